@@ -1,0 +1,1 @@
+"""From the objects that users write to the messages that Envoy reads."""

@@ -1,0 +1,1 @@
+"""Envoy's discovery protocol: message classes, wire codec, scopes, sessions, server."""

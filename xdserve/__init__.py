@@ -1,0 +1,1 @@
+"""The program: sources, pipeline, admin endpoints and command line."""
