@@ -1,0 +1,33 @@
+"""Every name of an Envoy resource, by identity and never by a hash of settings.
+
+A name says who a thing is, so that changing what it does changes one resource in place. Services are
+``<namespace>/<name>``; every name made here holds a slash, so that none meets a name of the bootstrap.
+"""
+
+from __future__ import annotations
+
+from translator.objects.ref import Ref
+
+LISTENER = "gateway/http"
+
+GRPC = "grpc"
+
+
+def gateway(target: Ref) -> str:
+    """The gateway of a target: what an Envoy says in ``node.cluster``."""
+    return f"{target.namespace}/{target.name}"
+
+
+def route_configuration(service: Ref) -> str:
+    """The routes of a service: one resource each, so that a bad one harms its own service only."""
+    return f"{service.namespace}/{service.name}"
+
+
+def cluster(service: Ref, backend: str) -> str:
+    """The cluster of a service's backend, and its assignment: two clusters never share one."""
+    return f"{service.namespace}/{service.name}/{backend}"
+
+
+def grpc_backend(backend: str) -> str:
+    """The backend that stands for another's gRPC port; a user's own backend name holds no slash."""
+    return f"{backend}/{GRPC}"

@@ -1,0 +1,216 @@
+"""The intermediate representation: what a gateway is to do, in words of neither Kubernetes nor Envoy.
+
+``ServicePlan > Host > Route > Split > Backend``, plain frozen data, every default filled in. Planners make it out of
+objects, renderers turn it into messages; two equal plans give equal messages. Durations are whole milliseconds, 0 means
+"no limit".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from translator.objects.ref import Origin, Ref
+
+
+class Protocol(Enum):
+    """What a backend speaks, always in plain text so far."""
+
+    HTTP = "HTTP"
+    H2C = "H2C"
+
+
+class Comparison(Enum):
+    """How a value is compared; a regular expression (RE2) matches the whole value."""
+
+    EXACT = "Exact"
+    PREFIX = "Prefix"
+    REGEX = "RegularExpression"
+    PRESENT = "Present"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSource:
+    """Where a backend's endpoints are found: a service and the name of its port (``""`` for an unnamed one)."""
+
+    namespace: str
+    service: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What can receive traffic; ``name`` is unique within its service."""
+
+    name: str
+    protocol: Protocol
+    endpoints: EndpointSource
+    connect_timeout: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """Sticky by a cookie that the gateway sets; ``ttl`` in milliseconds, None for as long as the browser runs."""
+
+    name: str
+    ttl: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Sticky by a header that clients send; without it a request is split by weight."""
+
+    name: str
+
+
+Sticky = Cookie | Header
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A backend's part of a split; the weight counts relative to the other shares."""
+
+    backend: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where a route's requests go: at least one share, each of a weight above 0."""
+
+    shares: tuple[Share, ...]
+    sticky: Sticky | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that the gateway gives by itself."""
+
+    status: int
+    body: str
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """A condition on the path; ``PREFIX`` means whole path elements."""
+
+    comparison: Comparison
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMatch:
+    """A condition on a header, cookie or query parameter."""
+
+    name: str
+    comparison: Comparison
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a request must be for a route; all parts must hold, an empty one always does."""
+
+    path: PathMatch | None = None
+    method: str | None = None
+    headers: tuple[ValueMatch, ...] = ()
+    cookies: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+    grpc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """``request`` until the whole answer is there; ``idle`` between two bytes of a stream."""
+
+    request: int
+    idle: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The first route of a host whose match holds serves a request."""
+
+    name: str
+    match: Match
+    action: Split | Reply
+    timeouts: Timeouts
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The routes for some host names; ``*`` stands for every name that no other host has."""
+
+    name: str
+    domains: tuple[str, ...]
+    routes: tuple[Route, ...]
+    request_headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One service: the unit of planning and of failure."""
+
+    service: Ref
+    gateway: str
+    hosts: tuple[Host, ...]
+    backends: tuple[Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPlan:
+    """One gateway: the unit of delivery. Only what is here may change its listener."""
+
+    name: str
+    address: str
+    port: int
+    trusted_hops: int
+    origin: Origin
+
+
+class Reason(Enum):
+    """Why something is not as the user wants it; the words of the conditions on Kubernetes."""
+
+    INVALID = "Invalid"
+    CONFLICTED = "Conflicted"
+    TARGET_NOT_FOUND = "TargetNotFound"
+    BACKEND_NOT_FOUND = "BackendNotFound"
+    BACKEND_NOT_READY = "BackendNotReady"
+    REF_NOT_PERMITTED = "RefNotPermitted"
+    FIELD_IGNORED = "FieldIgnored"
+    FAILED = "Failed"
+
+
+class Condition(Enum):
+    """The condition that a reason makes false; None of them is harmed by a warning."""
+
+    ACCEPTED = "Accepted"
+    RESOLVED_REFS = "ResolvedRefs"
+    PROGRAMMED = "Programmed"
+
+
+CONDITION_OF: dict[Reason, Condition | None] = {
+    Reason.INVALID: Condition.ACCEPTED,
+    Reason.CONFLICTED: Condition.ACCEPTED,
+    Reason.TARGET_NOT_FOUND: Condition.ACCEPTED,
+    Reason.BACKEND_NOT_FOUND: Condition.RESOLVED_REFS,
+    Reason.BACKEND_NOT_READY: Condition.RESOLVED_REFS,
+    Reason.REF_NOT_PERMITTED: Condition.RESOLVED_REFS,
+    Reason.FIELD_IGNORED: None,
+    Reason.FAILED: Condition.PROGRAMMED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as the user wants it: where it stands, and one line that says what is the matter."""
+
+    origin: Origin
+    reason: Reason
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin.object}: {self.origin.field}: {self.message}"
