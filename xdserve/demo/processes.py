@@ -77,7 +77,7 @@ class Children:
     """A context: whatever was started in it has ended when it is left, the last started first."""
 
     def __init__(self, logs: Path) -> None:
-        self._logs = logs
+        self.logs = logs
         self._children: list[Child] = []
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class Children:
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
         """Start `command`; its output goes to the file `<name>.log`. `env` replaces the environment."""
-        log = self._logs / f"{name}.log"
+        log = self.logs / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - the demo's own commands, no shell
                 [sys.executable, "-IS", _TETHER, str(os.getpid()), *command],
