@@ -1,0 +1,272 @@
+"""The program's settings, and where each may come from.
+
+Strongest first: a flag, an ``XDSERVE_*`` variable, the file (YAML, ``--config`` or ``XDSERVE_CONFIG``), the default.
+A stronger source replaces the whole value of a setting, also where the value is a map.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import yaml
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+)
+
+from bootstrap.address import ALLOWED as ADDRESS_ALLOWED
+from bootstrap.address import Address
+
+ENV_PREFIX = "XDSERVE_"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
+EVERY_NAMESPACE = "*"
+
+_MAX_FILE = 1 << 20
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAMESPACE = re.compile(rf"\*|{_LABEL}")
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+_PATTERN = re.compile(rf"(?=.{{1,253}}\Z)(\*|(\*\.)?{_LABEL}(\.{_LABEL})*)")
+
+
+class SettingsError(Exception):
+    """Wrong settings; ``lines`` has one line for each wrong value."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = tuple(lines)
+
+
+class LogLevel(StrEnum):
+    """The least severe messages that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """The form of the log: ``auto`` is ``console`` on a terminal and ``json`` elsewhere."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def _wrong(allowed: str) -> PydanticCustomError:
+    return PydanticCustomError("allowed", "{allowed}", {"allowed": allowed})
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    try:
+        return Address.parse(value if isinstance(value, str) else "")
+    except ValueError:
+        raise _wrong(ADDRESS_ALLOWED.replace("1..", "0..")) from None
+
+
+def _allowed_hosts(value: object) -> object:
+    """Read the one-line form of flags and variables: ``NAMESPACE=PATTERN`` words, by blanks or commas."""
+    if isinstance(value, str):
+        value = re.split(r"[\s,]+", value.strip()) if value.strip() else []
+    if not isinstance(value, list | tuple):
+        return value
+    hosts: dict[str, list[str]] = {}
+    for word in value:
+        namespace, equals, pattern = str(word).partition("=")
+        if not equals:
+            raise _wrong("NAMESPACE=PATTERN words, as in models=*.example.org")
+        hosts.setdefault(namespace, []).append(pattern)
+    return hosts
+
+
+AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
+
+
+class Settings(BaseSettings):
+    """What the program is told from outside. Frozen: a setting changes with a restart.
+
+    No setting may be called ``port`` or ``service_*``: Kubernetes sets such variables for a Service ``xdserve``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    source: Path | None = Field(None, description="Directory of YAML and JSON files to read and to watch")
+    allow_plaintext: bool = Field(
+        default=False, description="Serve xDS as plain text on an address that others can reach (no TLS, no identity)"
+    )
+    xds_address: AddressSetting = Field(
+        Address("127.0.0.1", 18000), description="Where Envoys connect; loopback only, unless allow_plaintext"
+    )
+    admin_address: AddressSetting = Field(
+        Address("127.0.0.1", 19000), description="Where health, metrics and debug output are served"
+    )
+    domain: str = Field("example.com", description="Domain of derived hosts: <name>-<namespace>.<domain>")
+    allowed_hosts: Annotated[Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(_allowed_hosts)] = Field(
+        {}, description="Further hosts each namespace may claim: names, *.NAME or *; namespace * means every one"
+    )
+    name_backends_in_errors: bool = Field(
+        default=False, description="Name the backend in the answers that a gateway gives itself"
+    )
+    trusted_hops: int = Field(
+        0, ge=0, le=100, description="Proxies in front of the gateways whose X-Forwarded-For is believed"
+    )
+    linger: float = Field(
+        5.0, ge=0, le=3600, description="Seconds a cluster stays with Envoy after the last route to it is gone"
+    )
+    log_level: LogLevel = Field(LogLevel.INFO, description="Least severe messages to log")
+    log_format: LogFormat = Field(
+        LogFormat.AUTO, description="Form of the log: auto is console on a terminal, json elsewhere"
+    )
+
+    @field_validator("xds_address")
+    @classmethod
+    def _plain_text_stays_here(cls, value: Address, info: ValidationInfo) -> Address:
+        # A wrong allow_plaintext is missing here, and reported itself.
+        if not value.is_loopback and not info.data.get("allow_plaintext", True):
+            raise _wrong(
+                "a loopback address: xDS is plain text, and --allow-plaintext must say that others may read it"
+            )
+        return value
+
+    @field_validator("domain")
+    @classmethod
+    def _is_domain(cls, value: str) -> str:
+        if not _DOMAIN.fullmatch(value.lower()):
+            raise _wrong("a DNS name, as in example.com")
+        return value.lower()
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_patterns(cls, value: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        for namespace, patterns in value.items():
+            if not _NAMESPACE.fullmatch(namespace):
+                raise _wrong(f"a namespace or * instead of {short(namespace)}")
+            for pattern in patterns:
+                if not _PATTERN.fullmatch(pattern.lower()):
+                    raise _wrong(f"a DNS name, *.NAME or * instead of {short(pattern)}")
+        return {namespace: tuple(p.lower() for p in patterns) for namespace, patterns in value.items()}
+
+
+class _Source(NamedTuple):
+    """Values of one source, and how it calls a setting when it speaks of it."""
+
+    values: Mapping[str, Any]
+    call: str  # a format for the name of the setting
+
+    def name(self, setting: str) -> str:
+        return self.call.format(flag=flag_of(setting), variable=variable_of(setting), key=setting)
+
+
+def flag_of(setting: str) -> str:
+    """``xds_address`` -> ``--xds-address``."""
+    return "--" + setting.replace("_", "-")
+
+
+def variable_of(setting: str) -> str:
+    """``xds_address`` -> ``XDSERVE_XDS_ADDRESS``."""
+    return ENV_PREFIX + setting.upper()
+
+
+def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Join flags, variables and the file into settings.
+
+    Args:
+        flags: values by setting; None counts as not given.
+        config: the file; without it the one that ``XDSERVE_CONFIG`` names, if any.
+
+    Raises:
+        SettingsError: one line for each wrong value: where it came from, what was found, what is allowed.
+    """
+    sources = [
+        _Source({name: value for name, value in (flags or {}).items() if value is not None}, "{flag}"),
+        _Source(EnvSettingsSource(Settings)(), "{variable}"),
+        _file(config),
+    ]
+    values: dict[str, Any] = {}
+    for source in reversed(sources):
+        values.update(source.values)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError([_line(details, sources) for details in error.errors(include_url=False)]) from None
+
+
+def _file(config: Path | None) -> _Source:
+    given, name = (config, "--config") if config else (os.environ.get(CONFIG_VARIABLE), CONFIG_VARIABLE)
+    if not given:
+        return _Source({}, "")
+    path = Path(given)
+    try:
+        with path.open("rb") as file:
+            content = yaml.safe_load(file.read(_MAX_FILE)) or {}
+    except OSError as error:
+        raise SettingsError([f"{name}: {path}: {error.strerror}"]) from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise SettingsError([f"{path}: {_yaml_words(error)}"]) from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SettingsError([f"{path}: found {short(content)}, allowed a map of settings"])
+    return _Source(content, str(path).replace("{", "{{").replace("}", "}}") + ": {key}")
+
+
+def _yaml_words(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return f"not YAML: {short(str(error))}"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+def _line(details: ErrorDetails, sources: Sequence[_Source]) -> str:
+    setting, *path = details["loc"]
+    source = next(source for source in sources if setting in source.values)
+    where = source.name(str(setting)) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    if details["type"] == "extra_forbidden":
+        return f"{where}: no such setting, allowed {', '.join(Settings.model_fields)}"
+    return f"{where}: found {short(_found(details, source))}, allowed {_allowed(details)}"
+
+
+def _found(details: ErrorDetails, source: _Source) -> object:
+    # Where a validator turned the value into another one, what the user wrote says more.
+    return source.values[str(details["loc"][0])] if len(details["loc"]) == 1 else details["input"]
+
+
+_ALLOWED = {
+    "enum": "{expected}",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "mapping_type": "a map of namespaces to lists of patterns",
+    "tuple_type": "a list of patterns",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+}
+
+
+def _allowed(details: ErrorDetails) -> str:
+    known = _ALLOWED.get(details["type"])
+    return known.format(**details.get("ctx", {})) if known else details["msg"]
+
+
+def short(value: object, limit: int = 60) -> str:
+    """A value in one line of printable characters, cut when it is long."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
