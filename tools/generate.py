@@ -50,7 +50,7 @@ DESCRIPTORS = Path("tests/unit/wire/descriptors.binpb")
 # What the linters and tests leave beside generated files.
 IGNORED = ("__pycache__",)
 
-API_DOCSTRING = '''"""Envoy's API, cut to the fields that xdserve speaks: made by tools/generate.py from tools/wanted.txt.
+API_DOCSTRING = '''"""Envoy's API, cut to the fields that xdserve speaks: made by tools/generate.py.
 
 Build messages by keyword. A field of type `google.protobuf.Any` takes `Any.pack(message)`, which keeps the
 message as it is: the encoder writes it in one go with what is around it. Durations are `timedelta`, wrappers
