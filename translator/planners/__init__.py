@@ -1,0 +1,135 @@
+"""Objects to plans: one service at a time, through a view, with no state of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from translator import names
+from translator.objects.core import Service
+from translator.objects.gateway import DEFAULT_ADDRESS, DEFAULT_PORT, ServiceGateway
+from translator.objects.kserve import InferenceService
+from translator.objects.kubedl import Inference
+from translator.objects.policy import TrafficPolicy
+from translator.objects.ref import Origin, Ref
+from translator.plan import Finding, GatewayPlan, Reason, ServicePlan
+from translator.planners import core, hosts, kserve, kubedl, policy
+from translator.planners.attachments import TARGETS, attached
+from translator.planners.indexes import GATEWAYS, NAMED, POLICIES, Attached, age, target_of
+from translator.planners.options import Options
+from translator.planners.routing import Routing
+from translator.planners.target import Target, resolve
+from translator.view import Absent, View
+
+__all__ = ["Planned", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What planning a target gave.
+
+    ``accepted`` is the policy that is in force: the present one, or the last one that was valid. Without a gateway
+    and a service the target is gone, or another of its name has the gateway; ``findings`` say so.
+    """
+
+    gateway: GatewayPlan | None = None
+    service: ServicePlan | None = None
+    accepted: TrafficPolicy | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None = None) -> Planned:
+    """Plan one target: an InferenceService, an Inference, or a Service that something is attached to.
+
+    ``last_good`` is what the last plan of this target accepted. A policy that is invalid now is replaced by it, read
+    leniently: what it names and nothing has any more gets no share.
+    """
+    target = _target(view, ref, options)
+    if target is None:
+        return Planned()
+    rival = _older_rival(view, ref)
+    if rival is not None:
+        message = f"{rival} is older and has the gateway {names.gateway(ref)}"
+        return Planned(findings=(Finding(Origin(ref, "metadata.name"), Reason.CONFLICTED, message),))
+    gateway = attached(view, GATEWAYS, ref, ServiceGateway)
+    applied, accepted = _applied(view, target, options, last_good)
+    resolved = resolve(view, applied.candidates, applied.connect_timeout)
+    granted, refused = _claimed(view, gateway, target, options)
+    service = ServicePlan(
+        service=ref,
+        gateway=names.gateway(ref),
+        hosts=Routing(target, applied.rules, resolved.variants, granted, options).hosts(),
+        backends=tuple(
+            backend
+            for variant in resolved.variants.values()
+            for backend in (
+                (variant.backend, variant.grpc) if variant.grpc is not variant.backend else (variant.backend,)
+            )
+        ),
+    )
+    findings = (*target.findings, *applied.invalid, *applied.findings, *_expected(target, resolved.findings), *refused)
+    return Planned(_gateway(ref, gateway, options), service, accepted, findings)
+
+
+def _target(view: View, ref: Ref, options: Options) -> Target | None:
+    found = view.get(ref, TARGETS[ref.kind])
+    match found:
+        case InferenceService():
+            return kserve.target(view, found, options)
+        case Inference():
+            return kubedl.target(found, options)
+        case Service() if view.find(POLICIES, ref) or view.find(GATEWAYS, ref):
+            return core.target(found, options)
+        case _:
+            return None
+
+
+def _older_rival(view: View, ref: Ref) -> Ref | None:
+    """The target of the same namespace and name that has the gateway, unless it is this one."""
+    claims = view.find(NAMED, (ref.namespace, ref.name))
+    rivals = {target_of(claim) if isinstance(claim, Attached) else claim.ref for claim in claims}
+    if rivals <= {ref}:
+        return None
+    aged = [
+        (age(found), rival) for rival in rivals if not isinstance(found := view.get(rival, TARGETS[rival.kind]), Absent)
+    ]
+    oldest = min(aged)[1]
+    return None if oldest == ref else oldest
+
+
+def _applied(
+    view: View, target: Target, options: Options, last_good: TrafficPolicy | None
+) -> tuple[policy.Applied, TrafficPolicy | None]:
+    wanted = attached(view, POLICIES, target.ref, TrafficPolicy)
+    if wanted is None:
+        return policy.without(target), None
+    applied = policy.apply(view, target, wanted, options)
+    if not applied.invalid:
+        return applied, wanted
+    if last_good is None or last_good.ref != wanted.ref:
+        served, accepted = policy.without(target), None
+    else:
+        served, accepted = policy.apply(view, target, last_good, options), last_good
+    return policy.Applied(served.candidates, served.rules, served.connect_timeout, (), applied.invalid), accepted
+
+
+def _claimed(
+    view: View, gateway: ServiceGateway | None, target: Target, options: Options
+) -> tuple[tuple[str, ...], list[Finding]]:
+    if gateway is None:
+        return (), []
+    return hosts.claimed(view, gateway, (*target.outside, *target.inside), options)
+
+
+def _expected(target: Target, findings: list[Finding]) -> list[Finding]:
+    """A stopped service has no Services; that is no news."""
+    return [] if target.stopped else findings
+
+
+def _gateway(ref: Ref, found: ServiceGateway | None, options: Options) -> GatewayPlan:
+    return GatewayPlan(
+        name=names.gateway(ref),
+        address=found.spec.address if found else DEFAULT_ADDRESS,
+        port=found.spec.port if found else DEFAULT_PORT,
+        trusted_hops=options.trusted_hops,
+        origin=Origin(found.ref, "spec") if found else Origin(ref, "metadata.name"),
+    )

@@ -1,0 +1,121 @@
+"""KServe's InferenceService: components, canaries, hosts and headers as its own ingress has them."""
+
+from __future__ import annotations
+
+from translator.objects.kserve import Canary, Component, InferenceService
+from translator.objects.ref import Origin, Ref
+from translator.plan import Finding, Reason
+from translator.planners import hosts
+from translator.planners.endpoints import PortOf
+from translator.planners.options import Options
+from translator.planners.target import Candidate, Target, Weighted, is_ready
+from translator.planners.target import Component as Part
+from translator.view import View
+
+PREDICTOR, TRANSFORMER, EXPLAINER = "predictor", "transformer", "explainer"
+COMPONENTS = (PREDICTOR, TRANSFORMER, EXPLAINER)
+
+
+def target(view: View, service: InferenceService, options: Options) -> Target:
+    """What an InferenceService asks for by its own fields.
+
+    With a transformer requests enter there (it calls the predictor by itself), else at the predictor and its
+    canaries; ``:explain`` enters at the explainer.
+    """
+    candidates = _candidates(service)
+    entry = TRANSFORMER if service.spec.transformer is not None else PREDICTOR
+    component = service.spec.transformer or service.spec.predictor
+    return Target(
+        ref=service.ref,
+        candidates=candidates,
+        entry=entry,
+        split=_split(view, service, candidates) if entry == PREDICTOR else (Weighted(TRANSFORMER, 100),),
+        split_origin=Origin(service.ref, "spec.canary" if service.spec.canary else f"spec.{entry}"),
+        outside=(hosts.outside(service.ref, options.domain),),
+        inside=hosts.inside(service.ref),
+        components=tuple(
+            Part(name, (hosts.outside(service.ref, options.domain, name),)) for name in COMPONENTS if name in candidates
+        ),
+        explainer=EXPLAINER if EXPLAINER in candidates else None,
+        request_timeout=None if component.timeout is None else component.timeout * 1000,
+        request_headers=_headers(service.ref),
+        cluster_local=service.cluster_local,
+        stopped=service.stopped,
+        findings=tuple(_ignored(service)),
+    )
+
+
+def _candidates(service: InferenceService) -> dict[str, Candidate]:
+    """The Services that KServe makes: ``<isvc>-predictor``, or ``<isvc>-<name>-predictor`` of a named one."""
+    spec = service.spec
+    predictor = PortOf(service.ref.namespace, _predictor_service(service, spec.predictor.name), None)
+    found = {PREDICTOR: Candidate(PREDICTOR, predictor, Origin(service.ref, "spec.predictor"))}
+    if spec.transformer is not None:
+        found[TRANSFORMER] = _component(service, TRANSFORMER, predictor)
+    if spec.explainer is not None:
+        found[EXPLAINER] = _component(service, EXPLAINER, None)
+    for position, canary in enumerate(spec.canary):
+        found[_name(canary)] = _canary(service, position, canary)
+    return found
+
+
+def _name(canary: Canary) -> str:
+    """A canary's own name, unless it is one of a component's."""
+    return f"{canary.predictor.name}-canary" if canary.predictor.name in COMPONENTS else canary.predictor.name
+
+
+def _predictor_service(service: InferenceService, name: str | None) -> str:
+    return f"{service.ref.name}-{name}-predictor" if name else f"{service.ref.name}-predictor"
+
+
+def _component(service: InferenceService, name: str, grpc: PortOf | None) -> Candidate:
+    port = PortOf(service.ref.namespace, f"{service.ref.name}-{name}", None)
+    return Candidate(name, port, Origin(service.ref, f"spec.{name}"), grpc=grpc)
+
+
+def _canary(service: InferenceService, position: int, canary: Canary) -> Candidate:
+    port = PortOf(service.ref.namespace, _predictor_service(service, canary.predictor.name), None)
+    # No status yet, as in files, leaves it to the endpoints.
+    said = next(
+        (status.ready for status in service.status.canary_statuses if status.name == canary.predictor.name), True
+    )
+    return Candidate(_name(canary), port, Origin(service.ref, f"spec.canary[{position}]"), ready=said)
+
+
+def _split(view: View, service: InferenceService, candidates: dict[str, Candidate]) -> tuple[Weighted, ...]:
+    """As KServe's controller: a ready canary has its trafficPercent, the stable predictor all the rest."""
+    canaries = [
+        Weighted(_name(canary), canary.traffic_percent)
+        for canary in service.spec.canary
+        if is_ready(view, candidates[_name(canary)])
+    ]
+    return (Weighted(PREDICTOR, 100 - sum(share.weight for share in canaries)), *canaries)
+
+
+def _headers(ref: Ref) -> tuple[tuple[str, str], ...]:
+    return (("KServe-Isvc-Name", ref.name), ("KServe-Isvc-Namespace", ref.namespace))
+
+
+def _ignored(service: InferenceService) -> list[Finding]:
+    """What is written and cannot be done, said rather than passed over (kserve#5335)."""
+    found = []
+    components: tuple[tuple[str, Component | None], ...] = (
+        (PREDICTOR, service.spec.predictor),
+        (TRANSFORMER, service.spec.transformer),
+        (EXPLAINER, service.spec.explainer),
+    )
+    for name, component in components:
+        if component is not None and component.canary_traffic_percent is not None:
+            message = (
+                "has no effect: there is no second revision to send to outside Knative; "
+                "name canaries in spec.canary or in a TrafficPolicy"
+            )
+            found.append(_warn(service, f"spec.{name}.canaryTrafficPercent", message))
+    if service.spec.canary and service.spec.transformer is not None:
+        message = "has no effect: the transformer calls the stable predictor by itself"
+        found.append(_warn(service, "spec.canary", message))
+    return found
+
+
+def _warn(service: InferenceService, field: str, message: str) -> Finding:
+    return Finding(Origin(service.ref, field), Reason.FIELD_IGNORED, message)

@@ -1,0 +1,37 @@
+"""What the operator decides for all services, and the defaults of what users leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+REQUEST_TIMEOUT = 0
+IDLE_TIMEOUT = 300_000
+CONNECT_TIMEOUT = 2_000
+"""Milliseconds; the meaning of each is the policy's ``timeouts``."""
+
+RETRY_AFTER = 5
+"""Seconds a client is asked to wait when nothing is ready: about what a pod's readiness takes to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The operator's settings that planning depends on.
+
+    ``allowed_hosts`` has for each namespace (``*`` for all) the patterns of hosts that it may claim: a name, or
+    ``*.`` and a suffix.
+    """
+
+    domain: str = "example.com"
+    allowed_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    trusted_hops: int = 0
+    name_backends_in_errors: bool = False
+
+    def allows_host(self, namespace: str, host: str) -> bool:
+        """Whether the operator lets a namespace claim this host."""
+        patterns = (*self.allowed_hosts.get(namespace, ()), *self.allowed_hosts.get("*", ()))
+        return any(_matches(pattern, host) for pattern in patterns)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    return pattern in {"*", host} or (pattern.startswith("*.") and host.endswith(pattern[1:]))

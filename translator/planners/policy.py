@@ -1,0 +1,224 @@
+"""What a TrafficPolicy makes of a target: its backends looked up, its rules and splits checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from translator.objects.kserve import InferenceService
+from translator.objects.kubedl import Inference
+from translator.objects.matches import CookieMatch, HeaderMatch, Match, QueryParamMatch
+from translator.objects.policy import Backend, CookieSticky, HeaderSticky, RouteTimeouts, Rule, Share, TrafficPolicy
+from translator.objects.ref import CORE, Origin, Ref
+from translator.plan import (
+    Comparison,
+    Cookie,
+    Finding,
+    Header,
+    PathMatch,
+    Protocol,
+    Reason,
+    Sticky,
+    ValueMatch,
+)
+from translator.plan import Match as PlannedMatch
+from translator.plan import Timeouts as PlannedTimeouts
+from translator.planners import kserve, kubedl
+from translator.planners.endpoints import PortOf
+from translator.planners.options import CONNECT_TIMEOUT, IDLE_TIMEOUT, REQUEST_TIMEOUT, Options
+from translator.planners.target import Candidate, Target, Weighted
+from translator.view import Absent, View
+
+DEFAULT_RULE = "default"
+"""The name of the route that serves what no rule matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRule:
+    """A rule with everything filled in; the default route is the last of them."""
+
+    name: str
+    matches: tuple[PlannedMatch, ...]
+    split: tuple[Weighted, ...]
+    sticky: Sticky | None
+    timeouts: PlannedTimeouts
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A target with its policy: all candidates by name, the rules in order, and what is the matter."""
+
+    candidates: Mapping[str, Candidate]
+    rules: tuple[PlannedRule, ...]
+    connect_timeout: int
+    findings: tuple[Finding, ...] = ()
+    invalid: tuple[Finding, ...] = field(default=())
+
+
+def without(target: Target) -> Applied:
+    """A target as its own fields have it."""
+    timeouts = PlannedTimeouts(_request_timeout(target), IDLE_TIMEOUT)
+    rule = PlannedRule(DEFAULT_RULE, (PlannedMatch(),), target.split, None, timeouts, target.split_origin)
+    return Applied(target.candidates, (rule,), CONNECT_TIMEOUT)
+
+
+def apply(view: View, target: Target, policy: TrafficPolicy, options: Options) -> Applied:
+    """A target with a policy; names in splits that nothing has make it invalid, with the field's path."""
+    spec = policy.spec
+    candidates, findings = _candidates(view, target, policy, options)
+    named = {*candidates, *(backend.name for backend in spec.backends)}
+    rules = tuple(_rule(target, policy, rule, position) for position, rule in enumerate(spec.rules))
+    connect = spec.timeouts.connect
+    return Applied(
+        candidates=candidates,
+        rules=(*rules, _default(target, policy)),
+        connect_timeout=CONNECT_TIMEOUT if connect is None else connect,
+        findings=tuple(findings),
+        invalid=tuple(_unknown_names(policy, named)),
+    )
+
+
+def _candidates(
+    view: View, target: Target, policy: TrafficPolicy, options: Options
+) -> tuple[dict[str, Candidate], list[Finding]]:
+    candidates = dict(target.candidates)
+    findings: list[Finding] = []
+    for position, backend in enumerate(policy.spec.backends):
+        origin = Origin(policy.ref, f"spec.backends[{position}].ref")
+        found = _candidate(view, policy, backend, origin, options)
+        if isinstance(found, Candidate):
+            candidates[backend.name] = found
+        else:
+            candidates.pop(backend.name, None)
+            findings.append(found)
+    return candidates, findings
+
+
+def _candidate(
+    view: View, policy: TrafficPolicy, backend: Backend, origin: Origin, options: Options
+) -> Candidate | Finding:
+    ref = backend.ref
+    namespace = ref.namespace or policy.ref.namespace
+    if namespace != policy.ref.namespace:
+        message = f"{ref.kind} {namespace}/{ref.name} is in another namespace, which needs a ReferenceGrant"
+        return Finding(origin, Reason.REF_NOT_PERMITTED, message)
+    if ref.group == CORE:
+        found: Candidate | Finding = Candidate(backend.name, PortOf(namespace, ref.name, ref.port), origin)
+    else:
+        found = _part(view, Ref(ref.group, ref.kind, namespace, ref.name), backend, origin, options)
+    return found if isinstance(found, Finding) else _with_settings(found, backend, origin)
+
+
+def _with_settings(found: Candidate, backend: Backend, origin: Origin) -> Candidate:
+    protocol = Protocol(backend.protocol) if backend.protocol else found.protocol
+    return Candidate(
+        name=backend.name,
+        port=found.port,
+        origin=origin,
+        protocol=protocol,
+        grpc=found.grpc,
+        ready=found.ready,
+        keeps_share=backend.when_unready == "Fail",
+    )
+
+
+def _part(view: View, ref: Ref, backend: Backend, origin: Origin, options: Options) -> Candidate | Finding:
+    """The part of an InferenceService or Inference that a backend names; by default where its requests enter."""
+    section = backend.ref.section_name
+    if ref.kind == "InferenceService":
+        service = view.get(ref, InferenceService)
+        if isinstance(service, Absent):
+            return Finding(origin, Reason.BACKEND_NOT_FOUND, f"{ref} not found")
+        parts = kserve.target(view, service, options)
+        return _section(ref, parts.candidates, section or parts.entry, origin)
+    inference = view.get(ref, Inference)
+    if isinstance(inference, Absent):
+        return Finding(origin, Reason.BACKEND_NOT_FOUND, f"{ref} not found")
+    if section is None:
+        return kubedl.entry(inference, backend.name, origin)
+    return _section(ref, kubedl.target(inference, options).candidates, section, origin)
+
+
+def _section(ref: Ref, parts: Mapping[str, Candidate], section: str, origin: Origin) -> Candidate | Finding:
+    if section in parts:
+        return parts[section]
+    message = f"{ref} has no part {section}; its parts: {', '.join(parts)}"
+    return Finding(origin, Reason.BACKEND_NOT_FOUND, message)
+
+
+def _unknown_names(policy: TrafficPolicy, named: set[str]) -> list[Finding]:
+    splits: list[tuple[str, Sequence[Share]]] = [("spec.split", policy.spec.split)]
+    splits += [(f"spec.rules[{position}].split", rule.split) for position, rule in enumerate(policy.spec.rules)]
+    return [
+        Finding(
+            Origin(policy.ref, f"{path}[{position}].backend"),
+            Reason.INVALID,
+            f"found {share.backend}, allowed {', '.join(sorted(named))}",
+        )
+        for path, split in splits
+        for position, share in enumerate(split)
+        if share.backend not in named
+    ]
+
+
+def _rule(target: Target, policy: TrafficPolicy, rule: Rule, position: int) -> PlannedRule:
+    sticky = rule.sticky or policy.spec.sticky
+    return PlannedRule(
+        name=rule.name,
+        matches=tuple(_match(match) for match in rule.matches) or (PlannedMatch(),),
+        split=_weighted(rule.split or policy.spec.split) or target.split,
+        sticky=_sticky(sticky) if sticky else None,
+        timeouts=_timeouts(target, rule.timeouts, policy.spec.timeouts),
+        origin=Origin(policy.ref, f"spec.rules[{position}]"),
+    )
+
+
+def _default(target: Target, policy: TrafficPolicy) -> PlannedRule:
+    spec = policy.spec
+    return PlannedRule(
+        name=DEFAULT_RULE,
+        matches=(PlannedMatch(),),
+        split=_weighted(spec.split) or target.split,
+        sticky=_sticky(spec.sticky) if spec.sticky else None,
+        timeouts=_timeouts(target, spec.timeouts),
+        origin=Origin(policy.ref, "spec.split") if spec.split else target.split_origin,
+    )
+
+
+def _weighted(split: Sequence[Share]) -> tuple[Weighted, ...]:
+    return tuple(Weighted(share.backend, share.weight, share.priority) for share in split)
+
+
+def _sticky(sticky: CookieSticky | HeaderSticky) -> Sticky:
+    return Cookie(sticky.name, sticky.ttl) if isinstance(sticky, CookieSticky) else Header(sticky.name)
+
+
+def _request_timeout(target: Target) -> int:
+    return REQUEST_TIMEOUT if target.request_timeout is None else target.request_timeout
+
+
+def _timeouts(target: Target, *said: RouteTimeouts) -> PlannedTimeouts:
+    """The first that says it (the rule, then the policy), else the component's own, else the default."""
+    request = next((found.request for found in said if found.request is not None), _request_timeout(target))
+    idle = next((found.idle for found in said if found.idle is not None), IDLE_TIMEOUT)
+    return PlannedTimeouts(request, idle)
+
+
+def _match(match: Match) -> PlannedMatch:
+    path = match.path
+    return PlannedMatch(
+        path=None if path is None else PathMatch(_path_comparison(path.type), path.value),
+        method=match.method,
+        headers=_values(match.headers),
+        cookies=_values(match.cookies),
+        query=_values(match.query_params),
+    )
+
+
+def _path_comparison(kind: str) -> Comparison:
+    return Comparison.PREFIX if kind == "PathPrefix" else Comparison(kind)
+
+
+def _values(matches: Sequence[HeaderMatch | CookieMatch | QueryParamMatch]) -> tuple[ValueMatch, ...]:
+    return tuple(ValueMatch(match.name, Comparison(match.type), match.value or "") for match in matches)

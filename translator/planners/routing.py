@@ -1,0 +1,146 @@
+"""The order of a service's routes, and who gets a split's requests: hosts and routes out of rules and variants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import re2
+
+from translator.plan import Comparison, Host, Match, PathMatch, Reply, Route, Share, Split, Timeouts
+from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, RETRY_AFTER, Options
+from translator.planners.policy import PlannedRule
+from translator.planners.target import Target, Variant, Weighted
+
+EXPLAIN_PATH = r"/v1/models/[\w-]+:explain"
+"""What KServe's ingress sends to the explainer."""
+
+HEALTH, READY = "/healthz", "/readyz"
+ANY_HOST = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """A target with its rules (the default route last) and its variants by name, on a gateway of its own."""
+
+    target: Target
+    rules: tuple[PlannedRule, ...]
+    variants: Mapping[str, Variant]
+    claimed: tuple[str, ...]
+    options: Options
+
+    def hosts(self) -> tuple[Host, ...]:
+        """All hosts. Every other name is served too, unless the service is for the cluster alone: then it is a 404."""
+        target, probes = self.target, tuple(self._probes())
+        routes = (*probes, *(self._stopped() if target.stopped else self._routes()))
+        if target.cluster_local:
+            main = Host("main", target.inside, routes, target.request_headers)
+            return main, Host("others", (ANY_HOST,), (*probes, self._not_found()))
+        names = tuple(dict.fromkeys((*target.outside, *target.inside, *self.claimed)))
+        main = Host("main", (*names, ANY_HOST), routes, target.request_headers)
+        return main, *self._component_hosts(probes, names)
+
+    def _component_hosts(self, probes: tuple[Route, ...], taken: tuple[str, ...]) -> Iterator[Host]:
+        """A component's own hosts reach its stable variant, without rules and split."""
+        for component in self.target.components:
+            domains = tuple(host for host in component.hosts if host not in taken)
+            if domains:
+                routes = self._stopped() if self.target.stopped else self._rule(self._whole(component.name))
+                yield Host(component.name, domains, (*probes, *routes), self.target.request_headers)
+
+    def _routes(self) -> Iterator[Route]:
+        """Rules in order, ``:explain`` to the explainer, then the default split."""
+        *rules, default = self.rules
+        for rule in rules:
+            yield from self._rule(rule)
+        if self.target.explainer is not None:
+            match = Match(path=PathMatch(Comparison.REGEX, EXPLAIN_PATH))
+            whole = replace(self._whole(self.target.explainer), timeouts=default.timeouts)
+            yield Route("explain", match, self._action(whole, grpc=False), whole.timeouts, whole.origin)
+        yield from self._rule(default)
+
+    def _whole(self, candidate: str) -> PlannedRule:
+        """A rule that gives everything to one candidate."""
+        request = self.target.request_timeout
+        timeouts = Timeouts(REQUEST_TIMEOUT if request is None else request, IDLE_TIMEOUT)
+        origin = self.target.candidates[candidate].origin
+        return PlannedRule(candidate, (Match(),), (Weighted(candidate, 1),), None, timeouts, origin)
+
+    def _rule(self, rule: PlannedRule) -> Iterator[Route]:
+        """A route for each match, with one before it for gRPC if that goes to other ports."""
+        plain = self._action(rule, grpc=False)
+        grpc = self._action(rule, grpc=True) if self._splits_grpc(rule) else None
+        for position, match in enumerate(rule.matches):
+            name = rule.name if len(rule.matches) == 1 else f"{rule.name}-{position}"
+            if grpc is not None:
+                yield Route(f"{name}-grpc", replace(match, grpc=True), grpc, rule.timeouts, rule.origin)
+            yield Route(name, match, plain, rule.timeouts, rule.origin)
+
+    def _splits_grpc(self, rule: PlannedRule) -> bool:
+        found = (self.variants.get(share.backend) for share in rule.split)
+        return any(variant is not None and variant.grpc is not variant.backend for variant in found)
+
+    def _action(self, rule: PlannedRule, *, grpc: bool) -> Split | Reply:
+        shares = self._shares(rule, grpc=grpc)
+        if shares:
+            return Split(shares, rule.sticky if len(shares) > 1 else None)
+        said = f"no backend of {self.target.ref.name} is ready"
+        if self.options.name_backends_in_errors:
+            said += f": {', '.join(share.backend for share in rule.split)}"
+        return Reply(503, _error(503, "NoBackendReady", said), retry_after=RETRY_AFTER)
+
+    def _shares(self, rule: PlannedRule, *, grpc: bool) -> tuple[Share, ...]:
+        """The shares of the first priority that has one: of weight above 0, and ready or keeping its share anyway."""
+        for priority in sorted({share.priority for share in rule.split}):
+            shares = tuple(
+                Share((variant.grpc if grpc else variant.backend).name, share.weight)
+                for share in rule.split
+                if share.priority == priority
+                and share.weight
+                and (variant := self.variants.get(share.backend)) is not None
+                and (variant.keeps_share or (variant.grpc_ready if grpc else variant.ready))
+            )
+            if shares:
+                return shares
+        return ()
+
+    def _probes(self) -> Iterator[Route]:
+        """What the gateway answers about itself, unless a rule claims the path."""
+        ready = not self.target.stopped and any(
+            self._shares(rule, grpc=grpc) for rule in self.rules for grpc in (False, True)
+        )
+        said = "ready" if ready else "no backend is ready"
+        for path, reply in (
+            (HEALTH, Reply(200, json.dumps({"status": "ok"}))),
+            (READY, Reply(200 if ready else 503, json.dumps({"status": said}))),
+        ):
+            if not any(_claims(match.path, path) for rule in self.rules for match in rule.matches):
+                match = Match(path=PathMatch(Comparison.EXACT, path), method="GET")
+                yield self._answer(path.removeprefix("/"), match, reply)
+
+    def _stopped(self) -> Iterator[Route]:
+        yield self._answer("stopped", Match(), Reply(503, _error(503, "Stopped", f"{self.target.ref.name} is stopped")))
+
+    def _not_found(self) -> Route:
+        return self._answer("not-found", Match(), Reply(404, _error(404, "NotFound", "no service has this host")))
+
+    def _answer(self, name: str, match: Match, reply: Reply) -> Route:
+        return Route(name, match, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), self.target.split_origin)
+
+
+def _claims(condition: PathMatch | None, path: str) -> bool:
+    """Whether a rule means this very path; one for all paths does not."""
+    if condition is None:
+        return False
+    match condition.comparison:
+        case Comparison.EXACT:
+            return condition.value == path
+        case Comparison.PREFIX:
+            return condition.value != "/" and f"{path}/".startswith(condition.value.rstrip("/") + "/")
+        case _:
+            return re2.fullmatch(condition.value, path) is not None
+
+
+def _error(code: int, reason: str, message: str) -> str:
+    return json.dumps({"error": {"code": code, "reason": reason, "message": message}})
