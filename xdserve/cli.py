@@ -1,0 +1,287 @@
+"""The command line: what it takes, and exit codes 0 (well), 1 (findings), 2 (wrong usage), 130 (Ctrl-C).
+
+Commands import what they need when they run: `xdserve --help` answers at once. Flags of settings are read as text, so
+that a flag, a variable and a file are checked in one place (`xdserve.settings`) and wrong ones read alike.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+if TYPE_CHECKING:
+    from xdserve.settings import Settings
+
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # as a shell says it of a program ended by SIGPIPE
+
+WARNING = "warning: "
+
+_SETTINGS = "Settings"
+
+app = typer.Typer(
+    name="xdserve",
+    help="An Envoy xDS management server that gives every inference service a light gateway of its own.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Output(StrEnum):
+    """The form in which resources are printed."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+def _flag(text: str, metavar: str | None = None, panel: str | None = _SETTINGS, *names: str) -> Any:  # noqa: ANN401 - typer's own type
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+# The flags of settings: one for each field of `xdserve.settings.Settings`, with its description.
+Config = Annotated[Path | None, _flag("File of settings (YAML), also XDSERVE_CONFIG", "FILE")]
+Source = Annotated[str | None, _flag("Directory of YAML and JSON files to read and to watch", "DIR")]
+AllowPlaintext = Annotated[
+    bool | None,
+    _flag(
+        "Serve xDS as plain text on an address that others can reach (no TLS, no identity)",
+        None,
+        _SETTINGS,
+        "--allow-plaintext",
+    ),
+]
+XdsAddress = Annotated[str | None, _flag("Where Envoys connect; loopback only, unless allow_plaintext", "HOST:PORT")]
+AdminAddress = Annotated[str | None, _flag("Where health, metrics and debug output are served", "HOST:PORT")]
+Domain = Annotated[str | None, _flag("Domain of derived hosts: <name>-<namespace>.<domain>", "NAME")]
+AllowedHosts = Annotated[
+    list[str] | None,
+    _flag("Further hosts each namespace may claim: names, *.NAME or *; namespace * means every one", "NAMESPACE=HOST"),
+]
+NameBackends = Annotated[
+    bool | None,
+    _flag("Name the backend in the answers that a gateway gives itself", None, _SETTINGS, "--name-backends-in-errors"),
+]
+TrustedHops = Annotated[
+    str | None, _flag("Proxies in front of the gateways whose X-Forwarded-For is believed", "NUMBER")
+]
+Linger = Annotated[
+    str | None, _flag("Seconds a cluster stays with Envoy after the last route to it is gone", "SECONDS")
+]
+LogLevel = Annotated[str | None, _flag("Least severe messages to log", "LEVEL")]
+LogFormat = Annotated[str | None, _flag("Form of the log: auto is console on a terminal, json elsewhere", "FORMAT")]
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib import metadata
+
+        _print(f"xdserve {metadata.version('xdserve')}\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        _say("a command is missing: serve, translate, bootstrap or demo (xdserve --help tells more)")
+        raise typer.Exit(USAGE)
+
+
+@app.command()
+def serve(
+    source: Source = None,
+    xds_address: XdsAddress = None,
+    allow_plaintext: AllowPlaintext = None,
+    admin_address: AdminAddress = None,
+    domain: Domain = None,
+    allowed_hosts: AllowedHosts = None,
+    name_backends_in_errors: NameBackends = None,
+    trusted_hops: TrustedHops = None,
+    linger: Linger = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    config: Config = None,
+) -> None:
+    """Read objects from a directory, watch it, and serve each gateway's resources to its Envoys."""
+    flags = {name: value for name, value in locals().items() if name != "config"}
+
+    import asyncio
+
+    from xdserve import log
+
+    settings = _settings(flags, config)
+    if settings.source is None:
+        _say("--source: not given, allowed a directory (also XDSERVE_SOURCE, or source in the file of settings)")
+        raise typer.Exit(USAGE)
+    log.configure(settings.log_level, settings.log_format)
+
+    from xdserve.app import serve as run
+
+    raise typer.Exit(asyncio.run(run(settings)))
+
+
+@app.command()
+def translate(
+    paths: Annotated[list[Path], typer.Argument(help="Files and directories of objects.", metavar="PATH...")],
+    gateway: Annotated[str | None, _flag("Print this gateway alone.", "NS/NAME", None)] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the output.")] = Output.YAML,
+    domain: Domain = None,
+    allowed_hosts: AllowedHosts = None,
+    name_backends_in_errors: NameBackends = None,
+    trusted_hops: TrustedHops = None,
+    config: Config = None,
+) -> None:
+    """Print the resources that Envoys would get, without serving them; findings go to stderr, one a line.
+
+    Prints a map of gateways to clusters, endpoints, listeners and routes, as Envoy's own configuration has them.
+    """
+    names = ("domain", "allowed_hosts", "name_backends_in_errors", "trusted_hops")
+    given = locals()
+    flags = {name: given[name] for name in names}
+    if gateway is not None:
+        _check_gateway(gateway)
+    for path in paths:
+        if not path.exists():
+            _wrong("PATH", str(path), "a file or directory that exists")
+
+    from xdserve import log
+    from xdserve.settings import LogLevel as Level
+
+    settings = _settings(flags, config)
+    log.configure(Level.WARNING, settings.log_format)
+
+    from xdserve.app import translate as run
+
+    result = run(paths, gateway, settings)
+    _print(_text(result.resources, output))
+    for finding in result.findings:
+        print(finding, file=sys.stderr)
+    raise typer.Exit(int(any(not finding.startswith(WARNING) for finding in result.findings)))
+
+
+@app.command()
+def bootstrap(
+    gateway: Annotated[str, _flag("The gateway that the Envoy serves.", "NS/NAME", None)],
+    xds_address: Annotated[str, _flag("Where the Envoy finds xdserve.", "HOST:PORT", None)],
+    node_id: Annotated[
+        str | None, _flag("Name of this Envoy among those of its gateway [default: NS/NAME/<host name>].", "ID", None)
+    ] = None,
+    admin_address: Annotated[
+        str | None, _flag("Where the Envoy serves its admin interface [default: 127.0.0.1:9901].", "HOST:PORT", None)
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the output.")] = Output.YAML,
+) -> None:
+    """Print the bootstrap configuration of a stock Envoy: `envoy --config-path FILE`."""
+    import bootstrap as made
+
+    _check_gateway(gateway)
+    try:
+        flag, found = "--xds-address", xds_address
+        server = made.Address.parse(xds_address)
+        flag, found = "--admin-address", admin_address or str(made.DEFAULT_ADMIN)
+        admin = made.Address.parse(found)
+        flag, found = ("--node-id", node_id) if node_id is not None else ("--xds-address", xds_address)
+        content = made.render(gateway, server, node_id=node_id, admin_address=admin)
+    except ValueError as error:
+        _wrong(flag, found, str(error))
+    _print(made.to_yaml(content) if output is Output.YAML else made.to_json(content))
+
+
+@app.command()
+def demo(
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines only, no live display.")] = False,
+    seconds: Annotated[float, typer.Option(help="Least time of a step.", metavar="N", min=0.1, max=600)] = 5.0,
+    json: Annotated[Path | None, _flag("Write the figures to this file.", "FILE", None)] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave it running at the end, and print addresses to try.")
+    ] = False,
+    envoy: Annotated[Path | None, _flag("An Envoy other than the one of xdserve[demo].", "FILE", None)] = None,
+) -> None:
+    """Move a canary live in front of a stock Envoy, and measure what users get."""
+    from xdserve.demo import Options, run
+
+    raise typer.Exit(run(Options(plain=plain, seconds=seconds, json=json, keep=keep, envoy=envoy)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and give its exit code; never a traceback for what a user can get wrong."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _mute()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(args=arguments, prog_name="xdserve", standalone_mode=False)
+    except typer.Abort:
+        return INTERRUPTED
+    except TyperException as error:
+        _say(error.format_message())
+        return error.exit_code
+    return int(code or 0)
+
+
+def _settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
+    from xdserve.settings import SettingsError, load
+
+    try:
+        return load(flags, config)
+    except SettingsError as error:
+        for line in error.lines:
+            _say(line)
+        raise typer.Exit(USAGE) from None
+
+
+def _text(resources: Any, output: Output) -> str:  # noqa: ANN401 - plain data of any shape
+    if output is Output.JSON:
+        import json
+
+        return json.dumps(resources, indent=2, ensure_ascii=False) + "\n"
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(resources, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _check_gateway(gateway: str) -> None:
+    from bootstrap import check_gateway
+
+    try:
+        check_gateway(gateway)
+    except ValueError as error:
+        _wrong("--gateway", gateway, str(error))
+
+
+def _wrong(where: str, found: str, allowed: str) -> NoReturn:
+    _say(f"{where}: found {found!r}, allowed {allowed}")
+    raise typer.Exit(USAGE)
+
+
+def _say(line: str) -> None:
+    print(f"xdserve: {line}", file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise typer.Exit(_mute()) from None
+
+
+def _mute() -> int:
+    """Let nothing more be written to a pipe that nobody reads, also not when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
