@@ -9,9 +9,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 
 class Answer(NamedTuple):
@@ -94,8 +94,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's promise for TCP
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # asyncio's promise for TCP
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
@@ -164,13 +163,11 @@ class Traffic:
                 self._counted.clear()
                 await self._counted.wait()
 
-    async def first(self, variant: str, deadline: float = 10.0) -> float:
-        """When the next answer of `variant` comes (perf_counter); TimeoutError after `deadline` seconds."""
-        self._awaited = variant, asyncio.get_running_loop().create_future()
-        try:
-            return await asyncio.wait_for(self._awaited[1], deadline)
-        finally:
-            self._awaited = None
+    def expect(self, variant: str) -> asyncio.Future[float]:
+        """When the next answer of `variant` came (perf_counter), once it did."""
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._awaited = variant, future
+        return future
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Traffic]:
@@ -207,8 +204,10 @@ class Traffic:
         self._counted.set()
         self.failed += not 200 <= answer.status < 300
         if self._awaited is not None and self._awaited[0] == answer.variant:
-            with suppress(asyncio.InvalidStateError):
-                self._awaited[1].set_result(answer.at)
+            _, future = self._awaited
+            self._awaited = None
+            if not future.done():
+                future.set_result(answer.at)
 
 
 def _header(head: bytes, name: bytes) -> bytes:

@@ -92,21 +92,30 @@ class Envoy:
         return configs
 
     async def versions(self, kind: str) -> dict[str, str]:
-        """Version by name of what came over xDS; `kind` is `clusters`, `endpoint_configs`, `listeners`, `route_configs`."""
+        """Version by name of what came over xDS; `kind` as in a config dump: `route_configs`, `clusters`, ..."""
         dump = await self.config_dump(endpoints=kind == "endpoint_configs")
         found = [entry for config in dump for entry in config.get(f"dynamic_{kind}", [])]
         found += [entry for config in dump for entry in config.get(f"dynamic_active_{kind}", [])]
         return dict(filter(None, map(_version, found)))
 
 
-def start(
-    children: Children, binary: Path, bootstrap: str, admin: str, *, name: str = "envoy", concurrency: int = 1
-) -> Envoy:
-    """Start `binary` with a bootstrap (YAML or JSON text) whose admin address is `admin`; it is not waited for."""
-    file = children.logs / f"{name}.yaml"
-    file.write_text(bootstrap)
-    command = [str(binary), "-c", str(file), "--concurrency", str(concurrency), "--disable-hot-restart"]
-    return Envoy(children.start(name, [*command, "--log-level", "warning"]), admin)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How to start an Envoy: a bootstrap (YAML or JSON text) whose admin address is `admin`; `name` names its files."""
+
+    binary: Path
+    bootstrap: str
+    admin: str
+    name: str = "envoy"
+    concurrency: int = 1
+
+
+def start(children: Children, launch: Launch) -> Envoy:
+    """Start an Envoy; it is not waited for."""
+    file = children.logs / f"{launch.name}.yaml"
+    file.write_text(launch.bootstrap)
+    command = [str(launch.binary), "-c", str(file), "--concurrency", str(launch.concurrency), "--log-level", "warning"]
+    return Envoy(children.start(launch.name, [*command, "--disable-hot-restart"]), launch.admin)
 
 
 def _version(entry: Mapping[str, Any]) -> tuple[str, str] | None:

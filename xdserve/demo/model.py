@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,9 +17,9 @@ from aiohttp import web
 
 # Longer than any gateway keeps an idle connection: the side that sends must be the side that closes.
 _KEEPALIVE_SECONDS = 7200.0
+HOST = "127.0.0.1"
 
 Body = dict[str, Any]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Model:
@@ -81,14 +81,12 @@ class Model:
 
     def _answer(self, body: Body, status: int = 200) -> web.Response:
         self.requests += 1
-        text = json.dumps(body | {"variant": self.variant})
-        return web.Response(
-            text=text, status=status, content_type="application/json", headers={"x-variant": self.variant}
-        )
+        headers = {"x-variant": self.variant, "content-type": "application/json"}
+        return web.Response(text=json.dumps(body | {"variant": self.variant}), status=status, headers=headers)
 
 
 @asynccontextmanager
-async def serve(model: Model, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
+async def serve(model: Model, host: str = HOST, port: int = 0) -> AsyncIterator[int]:
     """Serve `model` inside the block, which gets the port."""
     runner = web.AppRunner(
         model.application(), access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS, shutdown_timeout=0.1
@@ -109,9 +107,9 @@ async def _json(request: web.Request) -> Body:
     return body if isinstance(body, dict) else {}
 
 
-async def _main(variant: str, host: str, port: int) -> None:
-    async with serve(Model(variant), host, port) as bound:
-        sys.stdout.write(f"listening {host}:{bound}\n")
+async def _main(variant: str, port: int) -> None:
+    async with serve(Model(variant), HOST, port) as bound:
+        sys.stdout.write(f"listening {HOST}:{bound}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
 
@@ -119,7 +117,6 @@ async def _main(variant: str, host: str, port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A simulated model server.")
     parser.add_argument("--variant", required=True, help="the name that every answer carries")
-    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     arguments = parser.parse_args()
-    asyncio.run(_main(arguments.variant, arguments.host, arguments.port))
+    asyncio.run(_main(arguments.variant, arguments.port))

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(probe: Callable[[], Awaitable[T]], what: str, seconds: float = 10.0, every: float = 0.01) -> T:
+async def until(probe: Callable[[], Awaitable[T | None]], what: str, seconds: float = 10.0, every: float = 0.01) -> T:
     """Ask `probe` every `every` seconds for something true, and give it.
 
     Raises:

@@ -1,0 +1,116 @@
+"""The demo from start to end: each step moves traffic by an edit of one file, and is held to figures."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+
+from aiohttp import ClientError
+from rich.console import Console
+
+from xdserve.demo import Options, steps
+from xdserve.demo.driver import LostError
+from xdserve.demo.envoy import EnvoyNotFoundError, find
+from xdserve.demo.processes import ChildError
+from xdserve.demo.report import LiveReporter, PlainReporter, Step, table, write
+from xdserve.demo.stage import BODY, HOST, PATH, Stage, staged
+from xdserve.demo.steps import Play
+
+_TERMINATED = 128 + signal.SIGTERM
+
+SCENARIO: tuple[Callable[[Play], Awaitable[Step]], ...] = (
+    steps.canary,
+    steps.moved,
+    steps.latency,
+    steps.testers,
+    steps.sticky,
+    steps.broken_yaml,
+    steps.bad_field,
+    steps.mended,
+)
+
+
+def play(options: Options) -> int:
+    """Play the scenario; exit code as `xdserve.demo.run` says."""
+    console = Console(color_system=None, width=120) if options.plain else Console()
+    plain = options.plain or not console.is_terminal
+    try:
+        return asyncio.run(_play(options, console, plain=plain))
+    except (EnvoyNotFoundError, ChildError) as error:
+        sys.stderr.write(f"xdserve demo: {error}\n")
+        return 2
+    except asyncio.CancelledError:  # SIGTERM: all children have been stopped on the way here
+        return _TERMINATED
+
+
+async def _play(options: Options, console: Console, *, plain: bool) -> int:
+    _end_on_sigterm()
+    reporter = PlainReporter(console) if plain else LiveReporter(console)
+    async with staged(find(options.envoy)) as stage:
+        with reporter.live if isinstance(reporter, LiveReporter) else nullcontext():
+            done = await _steps(Play(stage=stage, reporter=reporter, seconds=options.seconds))
+        console.print(table(done))
+        if options.json is not None:
+            write(options.json, done, options.seconds)
+        if options.keep:
+            await _keep(stage, console)
+    return 0 if all(step.held for step in done) else 1
+
+
+async def _steps(play: Play) -> list[Step]:
+    done = []
+    async with play.traffic.running():
+        for step in SCENARIO:
+            done.append(await _guarded(step, play))
+            play.reporter.done(done[-1])
+    return done
+
+
+async def _guarded(step: Callable[[Play], Awaitable[Step]], play: Play) -> Step:
+    """One step; what does not come in time makes it fail, not the demo."""
+    try:
+        return await step(play)
+    except (TimeoutError, OSError, LostError, ClientError) as error:
+        play.stage.children.check()
+        expected = (step.__doc__ or "").partition("\n")[0]
+        return Step(
+            name=step.__name__.replace("_", " "), expected=expected, seen=str(error) or "nothing in time",
+            held=False, requests=0, failed=play.traffic.failed, wanted={}, counts={},
+        )  # fmt: skip
+
+
+def _end_on_sigterm() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+async def _keep(stage: Stage, console: Console) -> None:
+    """Say what can be tried, and leave everything running until Ctrl-C."""
+    url = f"http://{HOST}:{stage.gateway_port}{PATH}"
+    console.print("\nEverything goes on running until Ctrl-C. To try:", markup=False)
+    for line in (
+        f"curl -si -d '{BODY.decode()}' {url}",
+        f"curl -si -d '{BODY.decode()}' -H 'x-tester: true' {url}",
+        f"$EDITOR {stage.policy.path}",
+        f"curl -s http://{stage.admin}/debug/errors",
+        f"curl -s http://{stage.admin}/debug/nodes",
+        f"curl -s http://{stage.envoy.admin}/clusters",
+    ):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    async with _ctrl_c() as pressed:
+        await pressed.wait()
+
+
+@asynccontextmanager
+async def _ctrl_c() -> AsyncIterator[asyncio.Event]:
+    """Ctrl-C as an event: here it is the way to end well, not an interruption."""
+    pressed, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, pressed.set)
+    try:
+        yield pressed
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
