@@ -1,0 +1,129 @@
+"""The kinds of text that xdserve's own objects are made of, each with the words for what is allowed."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Annotated
+
+import re2
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+)
+
+from translator.objects.refusal import refuse, says
+
+# GEP-2257, the durations of Gateway API.
+_DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
+_DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
+_MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+
+_TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_HEADER_NAME = re.compile(_TCHARS)
+_TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
+_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+
+LONGEST_EXPRESSION = 1024
+
+
+def _milliseconds(value: object) -> int:
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise refuse("a duration such as 300ms, 5m or 0s")
+    return sum(int(number) * _MILLISECONDS[unit] for number, unit in _DURATION_PART.findall(value))
+
+
+def _more_than_none(value: object) -> int:
+    milliseconds = _milliseconds(value)
+    if milliseconds == 0:
+        raise refuse("a duration above 0s")
+    return milliseconds
+
+
+def _header_name(value: object) -> str:
+    if not isinstance(value, str) or not _HEADER_NAME.fullmatch(value) or len(value) > 256:
+        raise refuse("a header's name (RFC 9110)")
+    if value.lower() == "host":
+        raise refuse("any header but host: a gateway's hosts are its own")
+    return value.lower()
+
+
+def _host(value: object) -> str:
+    if isinstance(value, str) and len(value) <= 253 and _HOST.fullmatch(value.lower()):
+        host = value.lower()
+        if not is_address(host):
+            return host
+    raise refuse("a DNS name, or *. and one")
+
+
+@lru_cache(maxsize=65536)
+def is_address(text: str) -> bool:
+    """Whether Envoy takes it for the address of a socket: an IP literal without a zone."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _literal_address(value: object) -> str:
+    if not isinstance(value, str) or not is_address(value):
+        raise refuse("an IP address")
+    return value
+
+
+def _text(value: str) -> str:
+    if not is_text(value):
+        raise ValueError("control characters")
+    return value
+
+
+_DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$"})
+
+Milliseconds = Annotated[int, BeforeValidator(_milliseconds), _DURATION_SCHEMA]
+PositiveMilliseconds = Annotated[int, BeforeValidator(_more_than_none), _DURATION_SCHEMA]
+DnsLabel = Annotated[
+    str, Field(max_length=63, pattern=rf"^{_LABEL}$"), says("a DNS label: a-z, 0-9 and -, at most 63 characters")
+]
+ObjectName = Annotated[
+    str,
+    Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
+    says("a name: a-z, 0-9, - and ., at most 253 characters"),
+]
+PortNumber = Annotated[int, Field(ge=1, le=65535), says("1..65535")]
+HeaderName = Annotated[str, BeforeValidator(_header_name), Field(max_length=256)]
+CookieName = Annotated[
+    str, Field(min_length=1, max_length=256, pattern=rf"^{_TCHARS}$"), says("a cookie's name (RFC 6265)")
+]
+QueryName = Annotated[
+    str,
+    Field(min_length=1, max_length=256),
+    AfterValidator(_text),
+    says("1 to 256 characters, none a control character"),
+]
+Host = Annotated[str, BeforeValidator(_host), Field(max_length=253)]
+IpAddress = Annotated[str, BeforeValidator(_literal_address)]
+
+
+def is_text(value: str) -> bool:
+    """Whether a request can have it: no control character, and nothing that has no UTF-8."""
+    return _TEXT.fullmatch(value) is not None
+
+
+@lru_cache(maxsize=4096)
+def expression_problem(expression: str) -> str | None:
+    """Why Envoy, which runs RE2, would refuse a regular expression; None if it takes it."""
+    if len(expression) > LONGEST_EXPRESSION:
+        return f"at most {LONGEST_EXPRESSION} characters"
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(expression, options)
+    except re2.error as error:
+        words = error.args[0]
+        return words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
+    return None

@@ -1,0 +1,105 @@
+"""KServe's InferenceService, as far as it says who gets the requests."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from translator.objects.base import Foreign, Many, Model
+from translator.objects.ref import KSERVE
+from translator.objects.refusal import refuse, says
+
+STOP_ANNOTATION = "serving.kserve.io/stop"
+MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
+VISIBILITY_LABEL = "networking.kserve.io/visibility"
+
+# KServe renamed its modes in 0.16; its webhook rewrites the old names, a file may still have them.
+_MODES = {"RawDeployment": "Standard", "Serverless": "Knative"}
+
+
+def _or_none(value: object) -> object:
+    return None if value == "" else value
+
+
+OptionalName = Annotated[str | None, BeforeValidator(_or_none)]
+Percent = Annotated[int, Field(ge=0, le=100), says("0..100")]
+
+
+class Component(Model):
+    """A predictor, transformer or explainer. ``timeout`` is in seconds, ``container_concurrency`` per pod."""
+
+    name: OptionalName = None
+    timeout: Annotated[int, Field(ge=0)] | None = None
+    container_concurrency: Annotated[int, Field(ge=0)] | None = None
+    canary_traffic_percent: Percent | None = None
+
+
+class CanaryPredictor(Model):
+    """What a canary does not say it takes from the stable predictor; its name is its identity."""
+
+    name: Annotated[str, Field(min_length=1)]
+
+
+class Canary(Model):
+    """A named variant beside the stable predictor (Standard mode)."""
+
+    traffic_percent: Percent
+    predictor: CanaryPredictor
+
+
+def _at_most_all(canaries: tuple[Canary, ...]) -> tuple[Canary, ...]:
+    total = sum(canary.traffic_percent for canary in canaries)
+    if total > 100:
+        raise refuse("a sum of trafficPercent up to 100", f"a sum of {total}")
+    return canaries
+
+
+class InferenceServiceSpec(Model):
+    """``canary`` gives shares to variants, the rest is the stable predictor's."""
+
+    predictor: Component
+    transformer: Component | None = None
+    explainer: Component | None = None
+    canary: Annotated[Many[Canary], AfterValidator(_at_most_all)] = ()
+
+
+class CanaryStatus(Model):
+    """What KServe's controller says of one canary."""
+
+    name: str = ""
+    ready: bool = False
+    traffic_percent: int | None = None
+
+
+class InferenceServiceStatus(Model):
+    """The part of the status that decides about traffic."""
+
+    canary_statuses: Many[CanaryStatus] = ()
+
+
+class InferenceService(Foreign):
+    """``serving.kserve.io/v1beta1`` InferenceService."""
+
+    GROUP: ClassVar[str] = KSERVE
+    VERSION: ClassVar[str] = "v1beta1"
+    KIND: ClassVar[str] = "InferenceService"
+
+    spec: InferenceServiceSpec
+    status: InferenceServiceStatus = InferenceServiceStatus()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its owner has stopped it: KServe then removes Deployments and Services."""
+        return self.metadata.annotations.get(STOP_ANNOTATION, "").lower() == "true"
+
+    @property
+    def cluster_local(self) -> bool:
+        """Whether it is to be reached by its in-cluster names alone."""
+        return self.metadata.labels.get(VISIBILITY_LABEL) == "cluster-local"
+
+    @property
+    def deployment_mode(self) -> str | None:
+        """``Standard``, ``Knative`` or ``ModelMesh``; None if the annotation does not say."""
+        mode = self.metadata.annotations.get(MODE_ANNOTATION)
+        return _MODES.get(mode, mode) if mode else None

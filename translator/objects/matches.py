@@ -1,0 +1,95 @@
+"""What a rule of a TrafficPolicy looks at in a request."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, NoReturn, Self
+
+from pydantic import Field, model_validator
+
+from translator.objects.base import Many, OurModel
+from translator.objects.fields import CookieName, HeaderName, QueryName, expression_problem, is_text
+from translator.objects.refusal import Refusal, refuse_at
+
+Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+
+_LONGEST_VALUE = 4096
+
+
+class ValueMatch(OurModel):
+    """How a value is compared; a regular expression matches the whole value, ``Present`` needs none."""
+
+    type: Literal["Exact", "RegularExpression", "Present", "Prefix"] = "Exact"
+    value: str | None = None
+
+    @model_validator(mode="after")
+    def _value_fits_type(self) -> Self:
+        # A value that requests are compared with may be a secret, so no message shows it.
+        if self.type == "Present":
+            if self.value is not None:
+                _refuse_value("no value beside type Present", "a value")
+        elif self.value is None:
+            _refuse_value("a value")
+        elif self.type == "RegularExpression":
+            _check_expression(self.value)
+        elif not is_text(self.value) or len(self.value) > _LONGEST_VALUE:
+            _refuse_value(f"up to {_LONGEST_VALUE} characters, none a control character", "a string")
+        elif self.type == "Prefix" and not self.value:
+            _refuse_value("at least 1 character; type Present takes any value", "an empty string")
+        return self
+
+
+class HeaderMatch(ValueMatch):
+    """``name`` is lower case."""
+
+    name: HeaderName
+
+
+class CookieMatch(ValueMatch):
+    """``name`` is compared as it is."""
+
+    name: CookieName
+
+
+class QueryParamMatch(ValueMatch):
+    """``name`` is compared as it is."""
+
+    name: QueryName
+
+
+class PathMatch(OurModel):
+    """``PathPrefix`` counts whole elements: ``/v1`` matches ``/v1/models`` and not ``/v10``."""
+
+    type: Literal["PathPrefix", "Exact", "RegularExpression"] = "PathPrefix"
+    value: str
+
+    @model_validator(mode="after")
+    def _value_fits_type(self) -> Self:
+        if self.type == "RegularExpression":
+            _check_expression(self.value)
+        elif not self.value.startswith("/") or len(self.value) > 1024:
+            refuse_at(Refusal(("value",), self.value, "a path that starts with /, at most 1024 characters"))
+        elif not is_text(self.value) or any(character in self.value for character in "?# "):
+            refuse_at(Refusal(("value",), self.value, "a path without ?, #, spaces and control characters"))
+        return self
+
+
+class Match(OurModel):
+    """All of its parts must hold; one without parts matches every request."""
+
+    NOT_YET_FIELDS: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    headers: Annotated[Many[HeaderMatch], Field(max_length=16)] = ()
+    cookies: Annotated[Many[CookieMatch], Field(max_length=16)] = ()
+    query_params: Annotated[Many[QueryParamMatch], Field(max_length=16)] = ()
+    path: PathMatch | None = None
+    method: Method | None = None
+
+
+def _refuse_value(allowed: str, found: str = "nothing") -> NoReturn:
+    refuse_at(Refusal(("value",), None, allowed, found))
+
+
+def _check_expression(expression: str) -> None:
+    problem = expression_problem(expression)
+    if problem:
+        refuse_at(Refusal(("value",), expression, f"a regular expression of RE2 ({problem})"))
