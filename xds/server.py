@@ -1,0 +1,346 @@
+"""The grpc.aio shell around sessions: streams, wake-ups, flow control, readiness. Reads the clock; owns the tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from xds.api.envoy.config.core.v3 import Node
+from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest
+from xds.scope import Changes, Scope
+from xds.session import DeltaSession, Event, ProtocolError, Response, TypeView
+from xds.types import ResourceType
+from xds.wire import DecodeError, Resource, decode
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+METHOD = "DeltaAggregatedResources"
+
+OPTIONS = (
+    # An Envoy that reconnects names every version it has; at the default of 4 MiB large ones would never get in.
+    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Envoys ping too; by default a server calls more than one ping in five quiet minutes abuse and hangs up.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # A second server on the same port is an error to be told, not a partner to share with.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Consent(StrEnum):
+    """How many of a gateway's connected Envoys have acknowledged a version."""
+
+    ALL = "all"
+    SOME = "some"
+    NONE = "none"
+    NO_ENVOY = "no-envoy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """Who is at the other end of a stream."""
+
+    id: int
+    gateway: str
+    node_id: str
+    peer: str
+    user_agent: str
+    connected_since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """One connected Envoy, for `/debug/nodes`."""
+
+    stream: StreamInfo
+    types: tuple[TypeView, ...]
+
+
+class Observer(Protocol):
+    """What the program wants to know: for metrics, logs and status. Called in the event loop; must not block."""
+
+    def opened(self, stream: StreamInfo) -> None:
+        """A stream said who it is."""
+
+    def closed(self, stream: StreamInfo) -> None:
+        """A stream that was opened is over."""
+
+    def event(self, stream: StreamInfo, event: Event) -> None:
+        """A client said something."""
+
+    def sent(self, stream: StreamInfo, response: Response) -> None:
+        """A response is about to be written."""
+
+    def refused(self, peer: str, status: str, message: str) -> None:
+        """A stream was ended for what the client did, or refused at its start."""
+
+
+class _Stream:
+    """A session with what wakes its writer. Everything happens in one event loop, so nothing is locked."""
+
+    __slots__ = ("_wake", "info", "over", "session")
+
+    def __init__(self, info: StreamInfo, session: DeltaSession) -> None:
+        self.info = info
+        self.session = session
+        self.over: ProtocolError | bool = False
+        """Whether the stream is to end: True for well, or the error to end it with."""
+        self._wake = asyncio.Event()
+
+    def mark(self, changes: Changes) -> None:
+        self.session.mark(changes)
+        self._wake.set()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def end(self, error: ProtocolError | None = None) -> None:
+        self.over = self.over or error or True
+        self._wake.set()
+
+    async def changed(self, seconds: float | None) -> None:
+        """Wait until something happened, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+
+class _Gateway:
+    """A scope and the streams over it."""
+
+    __slots__ = ("scope", "streams")
+
+    def __init__(self, name: str) -> None:
+        self.scope = Scope(name)
+        self.streams: dict[int, _Stream] = {}
+
+
+class Server:
+    """Serves scopes to Envoys by delta ADS.
+
+    `publish` and `forget` never wait for a stream. An Envoy may connect before its gateway is published: it gets
+    an empty scope, filled when the gateway appears.
+
+    Args:
+        identifier: name of this control plane, told to each client.
+        linger: seconds that a cluster stays after the routes to it are gone.
+        observer: is told what happens.
+        clock: seconds, monotonic.
+        now: the time of day, for people.
+    """
+
+    def __init__(
+        self,
+        *,
+        identifier: str,
+        linger: float,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._identifier = identifier
+        self._linger = linger
+        self._observer = observer
+        self._clock = clock
+        self._now = now
+        self._gateways: dict[str, _Gateway] = {}
+        self._ids = itertools.count(1)
+        self._open = False
+        self._grpc: grpc.aio.Server | None = None
+
+    # -- Life --------------------------------------------------------------------------------------------------
+
+    async def start(self, address: str) -> int:
+        """Listen at HOST:PORT; the port that was taken (for port 0).
+
+        Raises:
+            OSError: the address cannot be listened at.
+        """
+        server = grpc.aio.server(options=OPTIONS)
+        handler = grpc.stream_stream_rpc_method_handler(self._delta)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        try:
+            port: int = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen at {address}: {error}") from error
+        await server.start()
+        self._grpc = server
+        return port
+
+    def open(self) -> None:
+        """Accept streams: what is published is complete. Until then an Envoy is told to come again.
+
+        A server that answered before it knew everything would empty the Envoys that reconnect to it.
+        """
+        self._open = True
+
+    async def stop(self, grace: float) -> None:
+        """Accept nothing new, end the streams, and cut those still there after `grace` seconds."""
+        self._open = False
+        for gateway in self._gateways.values():
+            for stream in gateway.streams.values():
+                stream.end(ProtocolError("UNAVAILABLE", "this server is going down"))
+        if self._grpc is not None:
+            await self._grpc.stop(grace)
+
+    # -- What is served ----------------------------------------------------------------------------------------
+
+    def publish(
+        self, gateway: str, put: Iterable[Resource], remove: Iterable[tuple[ResourceType, str]] = ()
+    ) -> Changes:
+        """Change what a gateway is to have, and wake its streams; say what really changed."""
+        target = self._gateway(gateway)
+        changes = target.scope.update(put, remove)
+        if changes:
+            for stream in target.streams.values():
+                stream.mark(changes)
+        return changes
+
+    def forget(self, gateway: str) -> None:
+        """A gateway is gone: its Envoys lose everything, and its scope goes with the last of them."""
+        if known := self._gateways.get(gateway):
+            self.publish(gateway, (), [(kept.type, kept.name) for kept in known.scope.resources()])
+            self._release(known)
+
+    def scope(self, gateway: str) -> Scope | None:
+        """What a gateway is to have, to be read only."""
+        known = self._gateways.get(gateway)
+        return known.scope if known else None
+
+    def _gateway(self, name: str) -> _Gateway:
+        if name not in self._gateways:
+            self._gateways[name] = _Gateway(name)
+        return self._gateways[name]
+
+    def _release(self, gateway: _Gateway) -> None:
+        """Keep no empty gateway that nobody is connected to: clients choose the names."""
+        if not gateway.streams and not len(gateway.scope):
+            self._gateways.pop(gateway.scope.name, None)
+
+    # -- Questions ---------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[NodeView]:
+        """All connected Envoys."""
+        return [
+            NodeView(stream=stream.info, types=tuple(stream.session.view()))
+            for gateway in self._gateways.values()
+            for stream in gateway.streams.values()
+        ]
+
+    def connected(self, gateway: str) -> int:
+        """How many Envoys of the gateway are connected."""
+        known = self._gateways.get(gateway)
+        return len(known.streams) if known else 0
+
+    def acknowledged(self, gateway: str, type_: ResourceType, name: str, version: str) -> Consent:
+        """How many of the gateway's connected Envoys say that they have this version of the resource."""
+        known = self._gateways.get(gateway)
+        if known is None or not known.streams:
+            return Consent.NO_ENVOY
+        said = {stream.session.acknowledged(type_, name) == version for stream in known.streams.values()}
+        if said == {True, False}:
+            return Consent.SOME
+        return Consent.ALL if said == {True} else Consent.NONE
+
+    # -- Streams -----------------------------------------------------------------------------------------------
+
+    async def _delta(self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """One stream: this task writes, a second one reads; flow control of one never stops the other."""
+        try:
+            request = await self._first(context)
+            if request is not None:
+                await self._serve(request, context)
+        except ProtocolError as error:
+            self._observer.refused(context.peer(), error.status, error.message)
+            await context.abort(grpc.StatusCode[error.status], error.message)
+
+    async def _first(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> DeltaDiscoveryRequest | None:
+        if not self._open:
+            raise ProtocolError("UNAVAILABLE", "this server does not know its gateways yet")
+        data = await context.read()
+        return None if data is grpc.aio.EOF else _decode(data)
+
+    async def _serve(self, request: DeltaDiscoveryRequest, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        gateway = self._gateway(_gateway_of(request.node))
+        stream = self._connect(gateway, request.node or Node(), context.peer())
+        try:
+            self._receive(stream, request)
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(self._read(stream, context))
+                await self._write(stream, context)
+                reader.cancel()
+            if isinstance(stream.over, ProtocolError):
+                raise stream.over
+        finally:
+            del gateway.streams[stream.info.id]
+            self._release(gateway)
+            self._observer.closed(stream.info)
+
+    def _connect(self, gateway: _Gateway, node: Node, peer: str) -> _Stream:
+        info = StreamInfo(
+            id=next(self._ids),
+            gateway=gateway.scope.name,
+            node_id=node.id,
+            peer=peer,
+            user_agent=f"{node.user_agent_name} {node.user_agent_version or ''}".strip(),
+            connected_since=self._now(),
+        )
+        session = DeltaSession(gateway.scope, linger=self._linger, identifier=self._identifier, prefix=f"{info.id:x}-")
+        stream = gateway.streams[info.id] = _Stream(info, session)
+        self._observer.opened(info)
+        return stream
+
+    async def _read(self, stream: _Stream, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Take requests until the client is done or wrong; either ends the stream."""
+        try:
+            while (data := await context.read()) is not grpc.aio.EOF:
+                self._receive(stream, _decode(data))
+            stream.end()
+        except ProtocolError as error:
+            stream.end(error)
+
+    def _receive(self, stream: _Stream, request: DeltaDiscoveryRequest) -> None:
+        for event in stream.session.receive(request, self._clock()):
+            self._observer.event(stream.info, event)
+        stream.wake()
+
+    async def _write(self, stream: _Stream, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Send what is to be sent; one response at a time, so that a slow client gets the last version only."""
+        while not stream.over:
+            response = stream.session.next(self._clock())
+            if response is not None:
+                self._observer.sent(stream.info, response)
+                await context.write(response.frame)
+                continue
+            wake_at = stream.session.wake_at()
+            await stream.changed(None if wake_at is None else max(0.0, wake_at - self._clock()))
+
+
+def _decode(data: bytes) -> DeltaDiscoveryRequest:
+    try:
+        return decode(DeltaDiscoveryRequest, data)
+    except DecodeError as error:
+        raise ProtocolError("INVALID_ARGUMENT", f"not a DeltaDiscoveryRequest: {error}") from error
+
+
+def _gateway_of(node: Node | None) -> str:
+    """The gateway that a node says it belongs to: `<namespace>/<name>`."""
+    cluster = node.cluster if node else ""
+    namespace, slash, name = cluster.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise ProtocolError("INVALID_ARGUMENT", f"node.cluster is {cluster!r}; wanted: <namespace>/<name>")
+    return cluster

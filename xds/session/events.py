@@ -1,0 +1,108 @@
+"""What a session tells the outside: events, responses, views for debugging, errors. Plain values, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xds.types import ResourceType
+
+
+class LocalError(RuntimeError):
+    """This server broke its own protocol rules: a bug of ours, never the client's doing."""
+
+
+class ProtocolError(Exception):
+    """The client broke the protocol; its stream ends with `status` (the name of a gRPC status) and `message`."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscribed:
+    """The client asked for names or let go of some; `*` stands for all of the type."""
+
+    type: ResourceType
+    first: bool
+    names: frozenset[str]
+    dropped: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """The client took a response: versions by name, names removed, seconds from sending to the ACK."""
+
+    type: ResourceType
+    nonce: str
+    versions: Mapping[str, str]
+    removed: frozenset[str]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """The client refused a response, in its own words. Not atomic: it may still have taken parts of it."""
+
+    type: ResourceType
+    nonce: str
+    versions: Mapping[str, str]
+    removed: frozenset[str]
+    seconds: float
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """A request answered a response that is not in flight; only its subscription changes counted."""
+
+    type: ResourceType
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownType:
+    """The client asked for a type that this server does not have; nothing is answered."""
+
+    type_url: str
+
+
+Event = Subscribed | Acknowledged | Rejected | Stale | UnknownType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One response, encoded, with the figures of it that metrics want."""
+
+    type: ResourceType
+    nonce: str
+    frame: bytes
+    resources: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A version that the client refused, with Envoy's words."""
+
+    version: str
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeView:
+    """One type of one session, for `/debug/nodes`: versions by name, and what waits for what."""
+
+    type: ResourceType
+    asked: bool
+    wildcard: bool
+    subscribed: int
+    sent: Mapping[str, str]
+    acknowledged: Mapping[str, str]
+    rejected: Mapping[str, Refusal]
+    in_flight: str | None
+    waiting: Mapping[str, str]

@@ -1,0 +1,126 @@
+"""Make before break: what must wait for what the client said about another type.
+
+Two gates. A route configuration waits until the client has its clusters: Envoy acknowledges a cluster when it
+is warm, health checks included, and answers 503 to what is routed to it before. A removal waits until nothing
+that the client may run points at the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from xds.scope import Scope
+from xds.session.substream import SubStream
+from xds.session.table import State
+from xds.types import ResourceType
+from xds.wire.resource import Resource
+
+
+class Gates:
+    """The gates of one session. Times are seconds of the caller's clock.
+
+    `linger` is how long a cluster stays after the last route to it is gone: a request that waits in a filter
+    still goes there, though the new routes are acknowledged.
+    """
+
+    __slots__ = ("_clusters", "_linger", "_lingering", "_patience", "_routes", "_scope")
+
+    def __init__(self, scope: Scope, substreams: Mapping[ResourceType, SubStream], linger: float) -> None:
+        self._scope = scope
+        self._clusters = substreams[ResourceType.CLUSTER]
+        self._routes = substreams[ResourceType.ROUTE]
+        self._linger = linger
+        self._lingering: dict[str, float] = {}
+        self._patience: float | None = None
+
+    # -- Time --------------------------------------------------------------------------------------------------
+
+    def opened(self, sub: SubStream, now: float) -> None:
+        """A type was asked for the first time.
+
+        An Envoy that was warming clusters when its stream broke asks for clusters last: it holds back their
+        request, as it holds back their ACK. So a client that comes with routes gets `linger` to ask for
+        clusters before its routes go out ungated; one that never asks for clusters is not starved.
+        """
+        if sub is self._routes and sub.resumed and self._clusters.state is State.UNASKED:
+            self._patience = now + self._linger
+        elif sub is self._clusters:
+            self._patience = None
+
+    def tick(self, now: float) -> None:
+        """Time went by."""
+        if self._patience is not None and now >= self._patience:
+            self._patience = None
+
+    def returned(self, names: Iterable[str]) -> None:
+        """Clusters changed in the scope: a removal under way starts anew, if it is still wanted."""
+        for name in names:
+            self._lingering.pop(name, None)
+
+    def wake_at(self) -> float | None:
+        """When a gate opens by time alone."""
+        moments = [] if self._patience is None or not self._routes.idle() else [self._patience]
+        if self._clusters.idle():
+            dirty = self._clusters.dirty
+            self._lingering = {name: until for name, until in self._lingering.items() if name in dirty}
+            moments.extend(self._lingering.values())
+        return min(moments, default=None)
+
+    # -- Routes to clusters ------------------------------------------------------------------------------------
+
+    def holds_back(self, resource: Resource) -> bool:
+        """Whether the resource must wait for another type."""
+        return self._routed(resource) and (
+            self._patience is not None or any(self._cold(cluster) for cluster in resource.uses)
+        )
+
+    def _routed(self, resource: Resource) -> bool:
+        """Whether the resource routes to clusters, and the client may not be running it already."""
+        new = not self._routes.holdings.has(resource.name, resource.version)
+        return resource.type is ResourceType.ROUTE and new
+
+    def _cold(self, cluster: str) -> bool:
+        """Whether the client is to get the cluster and has not acknowledged it in any version.
+
+        Clusters that it does not subscribe to never hold anything back: no ACK would ever come.
+        """
+        missing = cluster not in self._clusters.acknowledged and self._clusters.wants(cluster)
+        return missing and self._scope.get(ResourceType.CLUSTER, cluster) is not None
+
+    # -- Removals ----------------------------------------------------------------------------------------------
+
+    def keeps(self, sub: SubStream, name: str, now: float) -> bool:
+        """Whether the removal of the name must wait."""
+        if sub.type is ResourceType.CLUSTER:
+            return self._keeps_cluster(name, now)
+        if sub.type is ResourceType.ENDPOINT:
+            # Asked for, or following its changed cluster: silence would stall the cluster's warming.
+            return name in self._clusters.holdings and name not in sub.forced
+        return False
+
+    def _keeps_cluster(self, name: str, now: float) -> bool:
+        if self._routes.holdings.used(name):
+            self._lingering.pop(name, None)
+            return True
+        return now < self._lingering.setdefault(name, now + self._linger)
+
+    # -- Debugging ---------------------------------------------------------------------------------------------
+
+    def explain(self, sub: SubStream, name: str) -> str:
+        """What a name that is not sent yet waits for, in words."""
+        resource = self._scope.get(sub.type, name)
+        if resource is None:
+            return self._explain_removal(sub, name)
+        if self._routed(resource) and self._patience is not None:
+            return "the client to ask for clusters"
+        cold = sorted(filter(self._cold, resource.uses)) if self._routed(resource) else []
+        if cold:
+            return "ACK of cluster " + ", ".join(cold)
+        return "the answer to the response in flight" if sub.flight else "its turn"
+
+    def _explain_removal(self, sub: SubStream, name: str) -> str:
+        if sub.type is ResourceType.CLUSTER and (users := self._routes.holdings.users(name)):
+            return "to be removed: ACK of route configuration " + ", ".join(sorted(users))
+        if sub.type is ResourceType.ENDPOINT and name in self._clusters.holdings:
+            return "to be removed: ACK of its cluster's removal"
+        return "to be removed: linger" if name in self._lingering else "to be removed: its turn"
