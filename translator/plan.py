@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from translator.objects.ref import Origin, Ref
 
@@ -36,6 +37,14 @@ class EndpointSource:
     namespace: str
     service: str
     port: str
+
+
+class Endpoint(NamedTuple):
+    """An address that serves; ``zone`` is ``""`` where it is not known."""
+
+    zone: str
+    address: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,7 @@ class ServicePlan:
     gateway: str
     hosts: tuple[Host, ...]
     backends: tuple[Backend, ...]
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)

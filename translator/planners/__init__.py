@@ -56,6 +56,7 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
     granted, refused = _claimed(view, gateway, target, options)
     service = ServicePlan(
         service=ref,
+        origin=Origin(ref, "spec") if accepted is None else Origin(accepted.ref, "spec"),
         gateway=names.gateway(ref),
         hosts=Routing(target, applied.rules, resolved.variants, granted, options).hosts(),
         backends=tuple(

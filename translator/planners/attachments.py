@@ -32,7 +32,8 @@ def attached(view: View, index: Index, target: Ref, model: type[AttachedT]) -> A
 def check(view: View, ref: Ref) -> tuple[Finding, ...]:
     """What keeps a policy or gateway from being attached to its target."""
     index = POLICIES if ref.kind == TrafficPolicy.KIND else GATEWAYS
-    claim: Attached | Absent = view.get(ref, TrafficPolicy if index is POLICIES else ServiceGateway)
+    model: type[Attached] = TrafficPolicy if index is POLICIES else ServiceGateway
+    claim = view.get(ref, model)
     if isinstance(claim, Absent):
         return ()
     target, origin = target_of(claim), Origin(ref, "spec.targetRef")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from translator.objects.core import EndpointSlice, Service, ServicePort
 from translator.objects.ref import CORE, Ref
-from translator.plan import EndpointSource, Protocol
+from translator.plan import Endpoint, EndpointSource, Protocol
 from translator.planners.indexes import SLICES
 from translator.view import Absent, Derivation, View
 
@@ -19,14 +19,6 @@ H2C_MARKS = ("grpc", "h2c")
 """KServe marks a port whose name holds one of these with appProtocol ``kubernetes.io/h2c``."""
 
 H2C_PROTOCOLS = frozenset({"kubernetes.io/h2c", "h2c", "http2", "grpc"})
-
-
-class Endpoint(NamedTuple):
-    """An address that serves; ``zone`` is ``""`` where it is not known."""
-
-    zone: str
-    address: str
-    port: int
 
 
 class PortOf(NamedTuple):

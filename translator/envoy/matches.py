@@ -1,0 +1,85 @@
+"""Conditions on a request to route matches."""
+
+from __future__ import annotations
+
+import re2
+
+from translator.plan import Comparison, Match, ValueMatch
+from xds.api.envoy.config.route.v3 import (
+    HeaderMatcher,
+    QueryParameterMatcher,
+    RouteMatch,
+    RouteMatchGrpcRouteMatchOptions,
+)
+from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+
+COOKIE_HEADER = "cookie"
+METHOD_HEADER = ":method"
+
+
+def route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
+    """A route's match; ``further`` are conditions on headers beside the plan's own."""
+    path, kind = match.path, match.path and match.path.comparison
+    separated = path.value.rstrip("/") if path is not None and kind is Comparison.PREFIX else ""
+    return RouteMatch(
+        path=path.value if path is not None and kind is Comparison.EXACT else None,
+        safe_regex=RegexMatcher(regex=path.value) if path is not None and kind is Comparison.REGEX else None,
+        path_separated_prefix=separated or None,
+        prefix="/" if kind in {None, Comparison.PREFIX} and not separated else None,
+        headers=[*_headers(match), *further],
+        query_parameters=[_query(condition) for condition in match.query],
+        grpc=RouteMatchGrpcRouteMatchOptions() if match.grpc else None,
+    )
+
+
+def has_cookie(name: str) -> HeaderMatcher:
+    """Whether a request brings a cookie with a value."""
+    return _cookie_header(name, "[^;]+")
+
+
+def _headers(match: Match) -> list[HeaderMatcher]:
+    method = [] if match.method is None else [ValueMatch(METHOD_HEADER, Comparison.EXACT, match.method)]
+    return [
+        *(_header(condition) for condition in (*method, *match.headers)),
+        *(_cookie_header(condition.name, _cookie_value(condition)) for condition in match.cookies),
+    ]
+
+
+def _header(condition: ValueMatch) -> HeaderMatcher:
+    if condition.comparison is Comparison.PRESENT:
+        return HeaderMatcher(name=condition.name, present_match=True)
+    return HeaderMatcher(name=condition.name, string_match=_string(condition))
+
+
+def _query(condition: ValueMatch) -> QueryParameterMatcher:
+    if condition.comparison is Comparison.PRESENT:
+        return QueryParameterMatcher(name=condition.name, present_match=True)
+    return QueryParameterMatcher(name=condition.name, string_match=_string(condition))
+
+
+def _string(condition: ValueMatch) -> StringMatcher:
+    match condition.comparison:
+        case Comparison.EXACT:
+            return StringMatcher(exact=condition.value)
+        case Comparison.PREFIX:
+            return StringMatcher(prefix=condition.value)
+        case _:
+            return StringMatcher(safe_regex=RegexMatcher(regex=condition.value))
+
+
+def _cookie_value(condition: ValueMatch) -> str:
+    match condition.comparison:
+        case Comparison.EXACT:
+            return str(re2.escape(condition.value))
+        case Comparison.PREFIX:
+            return str(re2.escape(condition.value)) + "[^;]*"
+        case Comparison.PRESENT:
+            return "[^;]*"
+        case _:
+            return f"(?:{condition.value})"
+
+
+def _cookie_header(name: str, value: str) -> HeaderMatcher:
+    """Envoy's routes see all cookies as one header (tried: Envoy joins HTTP/2's cookie fields with ``; ``)."""
+    regex = f"(.*; *)?{re2.escape(name)}={value}(;.*)?"
+    return HeaderMatcher(name=COOKIE_HEADER, string_match=StringMatcher(safe_regex=RegexMatcher(regex=regex)))

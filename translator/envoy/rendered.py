@@ -1,0 +1,54 @@
+"""What renderers give: a message with its name, what it depends on, and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from betterproto2 import Message
+
+from translator.objects.ref import Origin
+from xds.api.envoy.config.core.v3 import (
+    AggregatedConfigSource,
+    ApiVersion,
+    ConfigSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+)
+from xds.types import ResourceType
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A resource before it is encoded; ``uses`` are the clusters that a route configuration sends to."""
+
+    type: ResourceType
+    name: str
+    message: Message
+    origin: Origin
+    uses: frozenset[str] = frozenset()
+
+
+def ads() -> ConfigSource:
+    """From this very stream.
+
+    Without a fetch timeout Envoy waits for what it asked for rather than going on without it: a listener without
+    routes would answer 404, a cluster without endpoints 503.
+    """
+    return ConfigSource(
+        ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3, initial_fetch_timeout=timedelta()
+    )
+
+
+def milliseconds(value: int) -> timedelta:
+    """A plan's duration."""
+    return timedelta(milliseconds=value)
+
+
+def header(name: str, value: str) -> HeaderValueOption:
+    """A header that takes the place of any other of its name."""
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value),
+        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+    )

@@ -1,0 +1,100 @@
+"""Hosts and routes to a route configuration: one for each service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from translator import names
+from translator.envoy.matches import route_match
+from translator.envoy.rendered import Rendered, header
+from translator.envoy.splits import legs
+from translator.objects.ref import Ref
+from translator.plan import Host, Reply, ServicePlan, Split
+from translator.plan import Route as PlannedRoute
+from xds.api.envoy.config.core.v3 import DataSource
+from xds.api.envoy.config.route.v3 import (
+    DirectResponseAction,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
+    Route,
+    RouteConfiguration,
+    VirtualHost,
+)
+from xds.api.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
+from xds.api.google.protobuf import Any
+from xds.types import ResourceType
+
+PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
+
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+"""Only what has never reached a model."""
+
+RETRIES = 2
+HOST_ATTEMPTS = 3
+
+
+def route_configuration(plan: ServicePlan) -> Rendered:
+    """The routes of a service."""
+    message = RouteConfiguration(
+        name=names.route_configuration(plan.service),
+        virtual_hosts=[_virtual_host(plan.service, host) for host in plan.hosts],
+        ignore_port_in_host_matching=True,
+    )
+    return Rendered(ResourceType.ROUTE, message.name, message, plan.origin, _uses(plan))
+
+
+def _uses(plan: ServicePlan) -> frozenset[str]:
+    return frozenset(
+        names.cluster(plan.service, share.backend)
+        for host in plan.hosts
+        for route in host.routes
+        if isinstance(route.action, Split)
+        for share in route.action.shares
+    )
+
+
+def _virtual_host(service: Ref, host: Host) -> VirtualHost:
+    return VirtualHost(
+        name=host.name,
+        domains=list(host.domains),
+        routes=[message for route in host.routes for message in _routes(service, route)],
+        request_headers_to_add=[header(name, value) for name, value in host.request_headers],
+        retry_policy=_retries(),
+    )
+
+
+def _routes(service: Ref, route: PlannedRoute) -> Iterator[Route]:
+    action = route.action
+    if isinstance(action, Reply):
+        yield _reply(route, action)
+        return
+    for leg in legs(service, action, route.timeouts):
+        yield Route(
+            name=route.name + leg.suffix,
+            match=route_match(route.match, *leg.conditions),
+            route=leg.action,
+            response_headers_to_add=[] if leg.set_cookie is None else [leg.set_cookie],
+        )
+
+
+def _reply(route: PlannedRoute, reply: Reply) -> Route:
+    headers = {"content-type": "application/json"}
+    if reply.retry_after is not None:
+        headers["retry-after"] = str(reply.retry_after)
+    return Route(
+        name=route.name,
+        match=route_match(route.match),
+        direct_response=DirectResponseAction(status=reply.status, body=DataSource(inline_string=reply.body)),
+        response_headers_to_add=[header(name, value) for name, value in headers.items()],
+    )
+
+
+def _retries() -> RetryPolicy:
+    """Twice, on another host: endpoints that have just gone do no harm."""
+    predicate = RetryPolicyRetryHostPredicate(name=PREVIOUS_HOSTS, typed_config=Any.pack(PreviousHostsPredicate()))
+    return RetryPolicy(
+        retry_on=RETRY_ON,
+        num_retries=RETRIES,
+        retry_host_predicate=[predicate],
+        host_selection_retry_max_attempts=HOST_ATTEMPTS,
+    )

@@ -1,0 +1,101 @@
+"""Splits to weighted clusters, and how a client stays with the backend it met first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from translator import names
+from translator.envoy.matches import has_cookie
+from translator.envoy.rendered import milliseconds
+from translator.objects.ref import Ref
+from translator.plan import Cookie, Header, Share, Split, Timeouts
+from xds.api.envoy.config.core.v3 import HeaderValue, HeaderValueOption, HeaderValueOptionHeaderAppendAction
+from xds.api.envoy.config.route.v3 import (
+    HeaderMatcher,
+    RouteAction,
+    RouteActionHashPolicy,
+    RouteActionHashPolicyCookie,
+    RouteActionHashPolicyHeader,
+    WeightedCluster,
+    WeightedClusterClusterWeight,
+)
+
+STICKY_TOTAL = 1_000_000_000
+"""The hash of a key is taken modulo the total weight, so the total must stay when weights change: then between two
+backends only the share that must move moves. Large enough for any weight of the API to keep its proportion."""
+
+REQUEST_ID = "x-request-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One of the routes that a split needs: its further conditions, its action, and a cookie to set."""
+
+    suffix: str
+    conditions: tuple[HeaderMatcher, ...]
+    action: RouteAction
+    set_cookie: HeaderValueOption | None = None
+
+
+def legs(service: Ref, split: Split, timeouts: Timeouts) -> Iterator[Leg]:
+    """The routes of a split, in order.
+
+    A sticky cookie takes two: with the cookie its value decides; without it Envoy's own request id decides, and the
+    answer sets the cookie to that very id, so that the first answer already belongs to the cookie. (A cookie that
+    Envoy's hash policy makes by itself is never set for a weighted cluster.)
+    """
+    match split.sticky:
+        case Cookie() as cookie:
+            by_cookie = RouteActionHashPolicy(cookie=RouteActionHashPolicyCookie(name=cookie.name))
+            yield Leg("-sticky", (has_cookie(cookie.name),), _action(service, split, timeouts, by_cookie))
+            yield Leg("", (), _action(service, split, timeouts, _by_header(REQUEST_ID)), _set_cookie(cookie))
+        case Header(name):
+            yield Leg("", (), _action(service, split, timeouts, _by_header(name)))
+        case None:
+            yield Leg("", (), _action(service, split, timeouts, None))
+
+
+def _action(service: Ref, split: Split, timeouts: Timeouts, by: RouteActionHashPolicy | None) -> RouteAction:
+    single = len(split.shares) == 1
+    return RouteAction(
+        cluster=names.cluster(service, split.shares[0].backend) if single else None,
+        weighted_clusters=None if single else _weighted(service, split.shares, sticky=by is not None),
+        hash_policy=[] if by is None else [by],
+        timeout=milliseconds(timeouts.request),
+        idle_timeout=milliseconds(timeouts.idle),
+    )
+
+
+def _weighted(service: Ref, shares: Sequence[Share], *, sticky: bool) -> WeightedCluster:
+    weights = [share.weight for share in shares]
+    return WeightedCluster(
+        clusters=[
+            WeightedClusterClusterWeight(name=names.cluster(service, share.backend), weight=weight)
+            for share, weight in zip(shares, to_constant_total(weights) if sticky else weights, strict=True)
+        ],
+        use_hash_policy=True if sticky else None,
+    )
+
+
+def to_constant_total(weights: Sequence[int]) -> list[int]:
+    """The same proportions with ``STICKY_TOTAL`` as their sum; the order of the weights is that of the intervals."""
+    total = sum(weights)
+    edges = [0]
+    for weight in weights:
+        edges.append(edges[-1] + weight)
+    scaled = [edge * STICKY_TOTAL // total for edge in edges]
+    return [after - before for before, after in pairwise(scaled)]
+
+
+def _by_header(name: str) -> RouteActionHashPolicy:
+    return RouteActionHashPolicy(header=RouteActionHashPolicyHeader(header_name=name))
+
+
+def _set_cookie(cookie: Cookie) -> HeaderValueOption:
+    age = "" if cookie.ttl is None else f" Max-Age={max(1, cookie.ttl // 1000)};"
+    return HeaderValueOption(
+        header=HeaderValue(key="set-cookie", value=f"{cookie.name}=%REQ({REQUEST_ID})%;{age} Path=/; HttpOnly"),
+        append_action=HeaderValueOptionHeaderAppendAction.APPEND_IF_EXISTS_OR_ADD,
+    )
