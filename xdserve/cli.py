@@ -42,8 +42,12 @@ class Output(StrEnum):
     JSON = "json"
 
 
-def _flag(text: str, metavar: str | None = None, panel: str | None = _SETTINGS, *names: str) -> Any:  # noqa: ANN401 - typer's own type
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+def _flag(text: str, metavar: str | None = None, panel: str | None = _SETTINGS) -> Any:  # noqa: ANN401 - typer's type
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+def _switch(name: str, text: str) -> Any:  # noqa: ANN401 - typer's type
+    return typer.Option(name, help=text, rich_help_panel=_SETTINGS, show_default=False)
 
 
 # The flags of settings: one for each field of `xdserve.settings.Settings`, with its description.
@@ -51,12 +55,7 @@ Config = Annotated[Path | None, _flag("File of settings (YAML), also XDSERVE_CON
 Source = Annotated[str | None, _flag("Directory of YAML and JSON files to read and to watch", "DIR")]
 AllowPlaintext = Annotated[
     bool | None,
-    _flag(
-        "Serve xDS as plain text on an address that others can reach (no TLS, no identity)",
-        None,
-        _SETTINGS,
-        "--allow-plaintext",
-    ),
+    _switch("--allow-plaintext", "Serve xDS as plain text on an address that others can reach (no TLS, no identity)"),
 ]
 XdsAddress = Annotated[str | None, _flag("Where Envoys connect; loopback only, unless allow_plaintext", "HOST:PORT")]
 AdminAddress = Annotated[str | None, _flag("Where health, metrics and debug output are served", "HOST:PORT")]
@@ -66,8 +65,7 @@ AllowedHosts = Annotated[
     _flag("Further hosts each namespace may claim: names, *.NAME or *; namespace * means every one", "NAMESPACE=HOST"),
 ]
 NameBackends = Annotated[
-    bool | None,
-    _flag("Name the backend in the answers that a gateway gives itself", None, _SETTINGS, "--name-backends-in-errors"),
+    bool | None, _switch("--name-backends-in-errors", "Name the backend in the answers that a gateway gives itself")
 ]
 TrustedHops = Annotated[
     str | None, _flag("Proxies in front of the gateways whose X-Forwarded-For is believed", "NUMBER")

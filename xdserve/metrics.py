@@ -19,8 +19,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from xds.types import ResourceType
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 TYPES = tuple(type_.short for type_ in ResourceType)
 KINDS = ("InferenceService", "Inference", "Service", "EndpointSlice", "TrafficPolicy", "ServiceGateway")

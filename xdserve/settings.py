@@ -90,7 +90,7 @@ def _allowed_hosts(value: object) -> object:
     return hosts
 
 
-AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
+AddressSetting = Annotated[Address, NoDecode, BeforeValidator(_address), PlainSerializer(str)]
 
 
 class Settings(BaseSettings):
@@ -124,7 +124,11 @@ class Settings(BaseSettings):
         0, ge=0, le=100, description="Proxies in front of the gateways whose X-Forwarded-For is believed"
     )
     linger: float = Field(
-        5.0, ge=0, le=3600, description="Seconds a cluster stays with Envoy after the last route to it is gone"
+        5.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds a cluster stays with Envoy after the last route to it is gone",
     )
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe messages to log")
     log_format: LogFormat = Field(
@@ -254,10 +258,11 @@ _ALLOWED = {
     "bool_parsing": "true or false",
     "string_type": "text",
     "path_type": "a path",
+    "dict_type": "a map of namespaces to lists of patterns",
     "mapping_type": "a map of namespaces to lists of patterns",
     "tuple_type": "a list of patterns",
-    "greater_than_equal": "{ge} or more",
-    "less_than_equal": "{le} or less",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than_equal": "{le:g} or less",
 }
 
 

@@ -1,0 +1,115 @@
+"""The bootstrap, given to a stock Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientConnectionError, ClientSession
+
+import bootstrap
+from tests.support.wait import wait_until
+
+ENVOY = Path(sys.executable).with_name("envoy")
+DEADLINE = 30
+
+
+def validate(config: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ENVOY, "--mode", "validate", "--config-path", config], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:18000", "[::1]:18000", "xdserve.example.com:18000"])
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_envoy_accepts_it(address: str, form: str, tmp_path: Path) -> None:
+    made = bootstrap.render("models/iris", address, admin_address="127.0.0.1:0")
+    config = tmp_path / f"envoy.{form}"
+    config.write_text(bootstrap.to_yaml(made) if form == "yaml" else bootstrap.to_json(made))
+    result = validate(config)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith("OK")
+    assert not re.search(r"\]\[(warning|error|critical)\]", result.stderr), result.stderr
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections: bound, so that nobody else gets it, and not listened on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture
+async def admin(closed_port: int, tmp_path: Path) -> AsyncIterator[ClientSession]:
+    """The admin interface of an Envoy whose server does not answer."""
+    made = bootstrap.render("models/iris", f"127.0.0.1:{closed_port}", node_id="pod-1", admin_address="127.0.0.1:0")
+    (tmp_path / "envoy.yaml").write_text(bootstrap.to_yaml(made))
+    address = tmp_path / "admin"
+    with (tmp_path / "log").open("wb") as log:
+        envoy = await asyncio.create_subprocess_exec(
+            ENVOY, "--config-path", tmp_path / "envoy.yaml", "--admin-address-path", address,
+            "--concurrency", "1", "--disable-hot-restart", stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        await wait_until(lambda: address.exists() and address.read_text(), DEADLINE)
+        async with ClientSession(f"http://{address.read_text()}") as session:
+            yield session
+    finally:
+        os.killpg(envoy.pid, signal.SIGKILL)
+        await envoy.wait()
+
+
+async def text(admin: ClientSession, path: str) -> tuple[int, str]:
+    async with admin.get(path) as response:
+        return response.status, await response.text()
+
+
+async def stat(admin: ClientSession, name: str) -> int | None:
+    _, body = await text(admin, f"/stats?filter=^{re.escape(name)}$")
+    return int(body.split(": ")[1]) if body else None
+
+
+async def test_without_a_server_it_lives_and_is_not_ready(admin: ClientSession) -> None:
+    async def has_tried() -> bool:
+        try:
+            return (await stat(admin, "cluster.xdserve.upstream_cx_connect_fail") or 0) >= 2
+        except ClientConnectionError:
+            return False
+
+    await wait_until(has_tried, DEADLINE)
+    status, body = await text(admin, "/ready")
+    assert (status, body.strip()) == (503, "PRE_INITIALIZING")
+    assert await stat(admin, "server.live") == 1
+    assert await stat(admin, "control_plane.connected_state") == 0
+
+
+async def test_it_is_who_it_was_told_to_be_and_keeps_the_useful_statistics(admin: ClientSession) -> None:
+    async with admin.get("/server_info") as response:
+        node = (await response.json())["node"]
+    assert (node["id"], node["cluster"]) == ("pod-1", "models/iris")
+    for kept in (
+        "cluster.xdserve.upstream_rq_total",
+        "cluster.xdserve.membership_healthy",
+        "cluster_manager.cds.update_rejected",
+        "listener_manager.lds.update_success",
+        "http.admin.downstream_rq_2xx",
+        "listener.admin.downstream_cx_active",
+    ):
+        assert await stat(admin, kept) is not None, kept
+    for left_out in ("cluster.xdserve.upstream_cx_rx_bytes_total", "http.admin.downstream_cx_http3_total"):
+        assert await stat(admin, left_out) is None, left_out
+
+
+async def test_it_reads_long_regular_expressions(admin: ClientSession) -> None:
+    async with admin.get("/runtime") as response:
+        entries = (await response.json())["entries"]
+    assert int(entries["re2.max_program_size.error_level"]["final_value"]) >= 100_000

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bootstrap.address import Address
+from xdserve.settings import LogLevel, Settings, SettingsError, flag_of, load, variable_of
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("XDSERVE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.yaml"
+
+
+def lines(**given: object) -> list[str]:
+    with pytest.raises(SettingsError) as error:
+        load(**given)
+    return list(error.value.lines)
+
+
+def test_defaults() -> None:
+    settings = load()
+    assert settings.source is None
+    assert settings.xds_address == Address("127.0.0.1", 18000)
+    assert settings.admin_address == Address("127.0.0.1", 19000)
+    assert settings.domain == "example.com"
+    assert settings.allowed_hosts == {}
+    assert (settings.name_backends_in_errors, settings.trusted_hops, settings.linger) == (False, 0, 5.0)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        load().domain = "other.example"
+
+
+def test_a_flag_wins_over_a_variable_over_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("domain: file.example\nlinger: 1\ntrusted_hops: 1\n")
+    monkeypatch.setenv("XDSERVE_DOMAIN", "variable.example")
+    monkeypatch.setenv("XDSERVE_LINGER", "2")
+    settings = load({"domain": "flag.example", "linger": None}, file)
+    assert (settings.domain, settings.linger, settings.trusted_hops) == ("flag.example", 2.0, 1)
+
+
+def test_the_file_may_be_named_by_a_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("log_level: debug\n")
+    monkeypatch.setenv("XDSERVE_CONFIG", str(file))
+    assert load().log_level is LogLevel.DEBUG
+
+
+def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "source": "objects",
+        "allow_plaintext": "true",
+        "xds_address": "0.0.0.0:1",
+        "admin_address": "[::1]:0",
+        "domain": "models.example",
+        "allowed_hosts": "models=*.example.org *=shared.example.org",
+        "name_backends_in_errors": "true",
+        "trusted_hops": "2",
+        "linger": "0.5",
+        "log_level": "error",
+        "log_format": "json",
+    }
+    assert set(values) == set(Settings.model_fields)
+    by_flag = load(values)
+    for name, value in values.items():
+        monkeypatch.setenv(variable_of(name), value)
+    by_variable = load()
+    for name in values:
+        monkeypatch.delenv(variable_of(name))
+    file.write_text("".join(f"{name}: '{value}'\n" for name, value in values.items()))
+    assert by_flag == by_variable == load(config=file)
+    assert by_flag.allowed_hosts == {"models": ("*.example.org",), "*": ("shared.example.org",)}
+
+
+def test_allowed_hosts_as_a_map_in_the_file(file: Path) -> None:
+    file.write_text("allowed_hosts:\n  models: [A.example.org, '*.b.example.org']\n  '*': ['*']\n")
+    assert load(config=file).allowed_hosts == {"models": ("a.example.org", "*.b.example.org"), "*": ("*",)}
+
+
+def test_a_stronger_source_replaces_a_whole_map(file: Path) -> None:
+    file.write_text("allowed_hosts: {models: [a.example.org]}\n")
+    settings = load({"allowed_hosts": ["other=b.example.org", "other=c.example.org"]}, file)
+    assert settings.allowed_hosts == {"other": ("b.example.org", "c.example.org")}
+
+
+def test_empty_values_count_as_not_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("")
+    monkeypatch.setenv("XDSERVE_DOMAIN", "")
+    assert load(config=file).domain == "example.com"
+
+
+def test_variables_that_kubernetes_sets_for_a_service_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDSERVE_PORT", "XDSERVE_SERVICE_HOST", "XDSERVE_PORT_18000_TCP_ADDR"):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:18000")
+    assert load() == Settings()
+    assert not {"port", "service_host", "service_port"} & set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("setting", "found", "allowed"),
+    [
+        ("xds_address", "localhost", "HOST:PORT (an IPv6 address in brackets), the port 0..65535"),
+        ("admin_address", "::1:80", "HOST:PORT (an IPv6 address in brackets), the port 0..65535"),
+        ("domain", "-a", "a DNS name, as in example.com"),
+        ("trusted_hops", "-1", "0 or more"),
+        ("trusted_hops", "1.5", "a whole number"),
+        ("trusted_hops", "x" * 100, "a whole number"),
+        ("linger", "soon", "a number"),
+        ("linger", "1e9", "3600 or less"),
+        ("linger", "nan", "a finite number"),
+        ("allow_plaintext", "perhaps", "true or false"),
+        ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("log_format", "xml", "'auto', 'console' or 'json'"),
+        ("allowed_hosts", "example.org", "NAMESPACE=PATTERN words, as in models=*.example.org"),
+        ("allowed_hosts", "models=a.*.org", "a DNS name, *.NAME or * instead of 'a.*.org'"),
+        ("allowed_hosts", "MODELS=a.org", "a namespace or * instead of 'MODELS'"),
+    ],
+)
+def test_a_wrong_value_is_one_line_from_each_source(
+    setting: str, found: str, allowed: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = repr(found) if len(repr(found)) <= 60 else repr(found)[:57] + "..."
+    assert lines(flags={setting: found}) == [f"{flag_of(setting)}: found {shown}, allowed {allowed}"]
+    monkeypatch.setenv(variable_of(setting), found)
+    assert lines() == [f"{variable_of(setting)}: found {shown}, allowed {allowed}"]
+    monkeypatch.delenv(variable_of(setting))
+    file.write_text(f"{setting}: '{found}'\n")
+    assert lines(config=file) == [f"{file}: {setting}: found {shown}, allowed {allowed}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("xds_adress: a:1\n", "xds_adress: no such setting, allowed source, "),
+        ("domain: [a]\n", "domain: found ['a'], allowed text"),
+        ("allowed_hosts: 3\n", "allowed_hosts: found 3, allowed a map of namespaces to lists of patterns"),
+        ("allowed_hosts: {models: 3}\n", "allowed_hosts.models: found 3, allowed a list of patterns"),
+        ("allowed_hosts: {models: [3]}\n", "allowed_hosts.models[0]: found 3, allowed text"),
+        ("source: {a: b}\n", "source: found {'a': 'b'}, allowed a path"),
+        ("xds_address: 18000\n", "xds_address: found 18000, allowed HOST:PORT"),
+        ("- a\n", "found ['a'], allowed a map of settings"),
+        ("1: 2\n", "found {1: 2}, allowed a map of settings"),
+        ("a: b: c\n", "line 1, column 5: mapping values are not allowed here"),
+        ("a: [\n", "line 2, column 1: "),
+        ("a: \x00\n", "not YAML: "),
+        ("? {a: b}\n: c\n", "line 1, column 3: found unhashable key"),
+    ],
+)
+def test_a_wrong_file_is_one_line(text: str, said: str, file: Path) -> None:
+    file.write_text(text)
+    (line,) = lines(config=file)
+    assert line.startswith(f"{file}: {said}")
+    assert line.isprintable()
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = tmp_path / "missing"
+    assert lines(config=missing) == [f"--config: {missing}: No such file or directory"]
+    monkeypatch.setenv("XDSERVE_CONFIG", str(tmp_path))
+    assert lines() == [f"XDSERVE_CONFIG: {tmp_path}: Is a directory"]
+
+
+def test_all_wrong_values_are_said_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("log_level: loud\n")
+    monkeypatch.setenv("XDSERVE_LINGER", "soon")
+    assert [line.partition(" found")[0] for line in lines(flags={"domain": "a b"}, config=file)] == [
+        "--domain:",
+        "XDSERVE_LINGER:",
+        f"{file}: log_level:",
+    ]
+
+
+def test_a_file_name_is_no_format(tmp_path: Path) -> None:
+    path = tmp_path / "{flag}{0}.yaml"
+    path.write_text("linger: x\n")
+    assert lines(config=path) == [f"{path}: linger: found 'x', allowed a number"]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:18000", "[::]:18000", "10.0.0.1:18000", "xdserve.example.com:18000"])
+def test_plain_text_stays_on_this_machine_unless_told(address: str) -> None:
+    (line,) = lines(flags={"xds_address": address})
+    assert line.startswith(f"--xds-address: found '{address}', allowed a loopback address")
+    assert "--allow-plaintext" in line
+    assert str(load({"xds_address": address, "allow_plaintext": True}).xds_address) == address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "[::1]:1"])
+def test_loopback_needs_no_leave(address: str) -> None:
+    assert str(load({"xds_address": address}).xds_address) == address
+
+
+def complaints(flags: dict[str, object] | None = None, config: Path | None = None) -> tuple[str, ...]:
+    try:
+        load(flags, config)
+    except SettingsError as error:
+        return error.lines
+    return ()
+
+
+@given(content=st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_read_or_refused_in_lines(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
+    assert all(line.isprintable() for line in complaints(config=file))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Settings.model_fields)), st.text() | st.integers() | st.none()))
+def test_any_value_is_read_or_refused_in_lines(flags: dict[str, object]) -> None:
+    assert all(line.startswith("--") and line.isprintable() for line in complaints(flags))
