@@ -76,7 +76,8 @@ class PlainReporter:
 
     def begin(self, title: str, wanted: Mapping[str, float], _tally: Tally, /) -> None:
         """Say what is being done."""
-        self._console.print(f"... {title} (wanted: {percent(wanted)})", markup=False, highlight=False, soft_wrap=True)
+        split = f" (wanted: {percent(wanted)})" if wanted else ""
+        self._console.print(f"... {title}{split}", markup=False, highlight=False, soft_wrap=True)
 
     def done(self, step: Step) -> None:
         """Say how it went."""
@@ -106,16 +107,16 @@ class LiveReporter:
         shares = self._tally.shares()
         bars = Table.grid(padding=(0, 2))
         for name in sorted({*self._wanted, *shares}):
-            bars.add_row(
-                name, "wanted", _bar(self._wanted.get(name, 0.0), "blue"), f"{self._wanted.get(name, 0.0):.1%}"
-            )
-            bars.add_row("", "seen", _bar(shares.get(name, 0.0), "green"), f"{shares.get(name, 0.0):.1%}")
+            if self._wanted:
+                bars.add_row(name, "wanted", *_bar(self._wanted.get(name, 0.0), "blue"))
+            bars.add_row(name, "seen", *_bar(shares.get(name, 0.0), "green"))
         figures = Text(f"{self._tally.total} requests, {self._tally.failed} failed", style="dim")
         return Group(Text(self._title, style="bold"), bars, figures)
 
 
-def _bar(share: float, colour: str) -> ProgressBar:
-    return ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH, complete_style=colour, finished_style=colour)
+def _bar(share: float, colour: str) -> tuple[ProgressBar, str]:
+    bar = ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH, complete_style=colour, finished_style=colour)
+    return bar, f"{share:.1%}"
 
 
 def table(steps: Sequence[Step]) -> Table:

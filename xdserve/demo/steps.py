@@ -84,6 +84,7 @@ async def latency(play: Play) -> Step:
     failed, traffic = play.traffic.failed, play.traffic
     await play.move(100, 0)
     whole = Tally()
+    play.reporter.begin("edits to and fro, all to one and then all to the other", {}, whole)
     times: list[float] = []
     wrong = 0
     weights = [(0, 100), (100, 0)]
@@ -92,7 +93,6 @@ async def latency(play: Play) -> Step:
         wanted = "v2" if v2 else "stable"
         times.append(await _flip(play, wanted, play.stage.policy.split(stable, v2)))
         after = traffic.count()
-        play.reporter.begin(f"edit {len(times)}: all to {wanted}", {wanted: 1.0}, after)
         await traffic.until(after, requests=_SETTLE)
         wrong += after.variants.total() - after.variants[wanted]
         whole.variants += after.variants

@@ -1,0 +1,1 @@
+"""What tests of real processes share: Envoys, model servers, raw requests, waiting."""

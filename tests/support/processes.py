@@ -1,0 +1,24 @@
+"""Children of a test: `with Children(tmp_path) as children: children.start(name, command)`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from xdserve.demo.processes import Child, ChildError, Children, free_ports, wait_for_line
+
+__all__ = ["Child", "ChildError", "Children", "clean_environment", "exists", "free_ports", "wait_for_line"]
+
+
+def exists(pid):
+    """Whether a process runs; a zombie that waits to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in {"Z", "X"}
+
+
+def clean_environment(**extra):
+    """This environment without settings of xdserve, and with `extra`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("XDSERVE_")} | extra
