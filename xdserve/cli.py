@@ -195,7 +195,7 @@ def bootstrap(
 @app.command()
 def demo(
     plain: Annotated[bool, typer.Option("--plain", help="Print lines only, no live display.")] = False,
-    seconds: Annotated[float, typer.Option(help="Least time of a step.", metavar="N", min=0.1, max=600)] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Least time of a step.", metavar="N")] = 5.0,
     json: Annotated[Path | None, _flag("Write the figures to this file.", "FILE", None)] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave it running at the end, and print addresses to try.")
@@ -203,6 +203,9 @@ def demo(
     envoy: Annotated[Path | None, _flag("An Envoy other than the one of xdserve[demo].", "FILE", None)] = None,
 ) -> None:
     """Move a canary live in front of a stock Envoy, and measure what users get."""
+    if not 0.1 <= seconds <= 600:
+        _wrong("--seconds", str(seconds), "0.1..600")
+
     from xdserve.demo import Options, run
 
     raise typer.Exit(run(Options(plain=plain, seconds=seconds, json=json, keep=keep, envoy=envoy)))
@@ -226,7 +229,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except typer.Abort:
         return INTERRUPTED
     except TyperException as error:
-        _say(error.format_message())
+        _say(error.format_message().replace("Value error, ", ""))
         return error.exit_code
     return int(code or 0)
 
