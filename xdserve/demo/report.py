@@ -25,6 +25,7 @@ class Step:
     """One promise: what was expected, what was seen, and whether it held.
 
     `wanted` and `counts` are by variant: a share of 0..1, and answers; `failed` of all `requests` failed.
+    `detail` is what is too long for the table.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Step:
     wanted: Mapping[str, float]
     counts: Mapping[str, int]
     edit_to_answer_ms: Mapping[str, Any] | None = None
+    detail: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -82,7 +84,10 @@ class PlainReporter:
     def done(self, step: Step) -> None:
         """Say how it went."""
         verdict = "ok " if step.held else "NOT"
-        self._console.print(f"{verdict} {step.name}: {step.seen}", markup=False, highlight=False, soft_wrap=True)
+        detail = f"; {step.detail}" if step.detail else ""
+        self._console.print(
+            f"{verdict} {step.name}: {step.seen}{detail}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 class LiveReporter:

@@ -203,10 +203,11 @@ async def _broken(play: Play, name: str, text: str, field: str) -> Step:
     error = await until(lambda: _error(play.stage, field), f"/debug/errors to name {play.stage.policy.name} {field}")
     tally = await play.measure(f"{name}: traffic goes on as before")
     step = play.share_step(name, tally, failed)
-    said = f"{error['source']['file']}#{error['source']['document']} {error['field']}: {error['message']}"
+    where = f"{error['source']['file']}, document {error['source']['document']}" + (f", {field}" if field else "")
     return dataclasses.replace(
         step, expected=f"{step.expected} as before; file, document and field named",
-        seen=f"{step.seen}; {said}", held=step.held and bool(error["message"]), figures={"error": error},
+        seen=f"{step.seen}; {where}", held=step.held and bool(error["message"]),
+        detail=error["message"], figures={"error": error},
     )  # fmt: skip
 
 
