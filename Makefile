@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --no-annotate --quiet --upgrade --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench generate golden requirements clean
+.PHONY: help demo test check format bench generate docs golden requirements clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -28,6 +28,7 @@ check: $(VENV)/ready ## Run the linters alone
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/docs.py --check
 
 format: $(VENV)/ready ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
@@ -39,12 +40,16 @@ bench: $(VENV)/ready ## Run the benchmarks and print their table
 generate: $(VENV)/ready ## Make xds/api again from tools/wanted.txt
 	$(BIN)/python tools/generate.py
 
+docs: $(VENV)/ready ## Write the made parts of docs/ again from the code
+	$(BIN)/python tools/docs.py
+
 golden: $(VENV)/ready ## Write the golden files again from what translation gives now
 	$(BIN)/pytest tests/golden --update-golden
 
 requirements: $(VENV)/ready ## Pin the dependencies again, with hashes
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra demo --group dev -o requirements/dev.txt
+	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group generate -o requirements/generate.txt
 
 clean: ## Remove the environment

@@ -129,7 +129,9 @@ def serve(
 def translate(
     paths: Annotated[list[Path], typer.Argument(help="Files and directories of objects.", metavar="PATH...")],
     gateway: Annotated[str | None, _flag("Print this gateway alone.", "NS/NAME", None)] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the output.")] = Output.YAML,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="Form of the output.", metavar="yaml|json")
+    ] = Output.YAML,
     domain: Domain = None,
     allowed_hosts: AllowedHosts = None,
     name_backends_in_errors: NameBackends = None,
@@ -169,12 +171,14 @@ def bootstrap(
     gateway: Annotated[str, _flag("The gateway that the Envoy serves.", "NS/NAME", None)],
     xds_address: Annotated[str, _flag("Where the Envoy finds xdserve.", "HOST:PORT", None)],
     node_id: Annotated[
-        str | None, _flag("Name of this Envoy among those of its gateway [default: NS/NAME/<host name>].", "ID", None)
+        str | None, _flag("Name of this Envoy among those of its gateway [default: NS/NAME/HOSTNAME].", "ID", None)
     ] = None,
     admin_address: Annotated[
         str | None, _flag("Where the Envoy serves its admin interface [default: 127.0.0.1:9901].", "HOST:PORT", None)
     ] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the output.")] = Output.YAML,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="Form of the output.", metavar="yaml|json")
+    ] = Output.YAML,
 ) -> None:
     """Print the bootstrap configuration of a stock Envoy: `envoy --config-path FILE`."""
     import bootstrap as made

@@ -16,7 +16,7 @@ Record = Any
 
 
 class ErrorSource(TypedDict):
-    """Where an error was read: the file (relative to the source) and the document in it, from 0."""
+    """Where an error was read: the file (relative to the source) and the document in it, from 1; 0 is the file as a whole."""
 
     file: str
     document: int

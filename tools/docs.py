@@ -1,0 +1,215 @@
+"""Write the parts of docs/ that are made from the code: settings, commands, endpoints, metrics.
+
+A made part stands between `<!-- made by tools/docs.py: NAME -->` and `<!-- end -->`; the prose around it is written by
+hand. `--check` writes nothing and fails if a part is not what the code says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+from prometheus_client.metrics_core import Metric
+from pydantic.fields import FieldInfo
+
+from bootstrap.address import Address
+from xdserve import cli
+from xdserve.admin import AdminServer, Condition, ErrorEntry, ErrorSource, StatusEntry
+from xdserve.metrics import Metrics
+from xdserve.settings import Settings, flag_of, variable_of
+
+DOCS = Path(__file__).parent.parent / "docs"
+PART = re.compile(r"(<!-- made by tools/docs\.py: (?P<name>[a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a cell with a bar in it is kept whole."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    """The text as code, or nothing."""
+    return f"`{text}`" if text else ""
+
+
+def settings() -> str:
+    """One row a setting."""
+    return table(
+        ("key in the file", "flag", "variable", "values", "default", "what it is"),
+        (
+            (
+                code(name),
+                code(flag_of(name)),
+                code(variable_of(name)),
+                values(field),
+                code(default(field)),
+                words(field),
+            )
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def words(field: FieldInfo) -> str:
+    """The description, as Markdown."""
+    return escaped(field.description or "")
+
+
+def escaped(text: str) -> str:
+    """The text with its placeholders and patterns as code, so that they are not read as HTML or emphasis."""
+    return re.sub(r"(\S*<\S+>\S*|\*[\w.]*)", r"`\1`", text)
+
+
+def default(field: FieldInfo) -> str:
+    """The default as a user would write it."""
+    value = field.default
+    if value is None or value == {}:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(getattr(value, "value", value))
+
+
+def values(field: FieldInfo) -> str:
+    """What may be given."""
+    kind = field.annotation
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " ".join(code(member.value) for member in kind)
+    low, high = (next((getattr(m, key) for m in field.metadata if hasattr(m, key)), None) for key in ("ge", "le"))
+    if low is not None:
+        return f"{low}..{high}"
+    names = {bool: "`true` `false`", Address: "`HOST:PORT`", str: "a DNS name", Path | None: "a path"}
+    return names.get(kind, "a map of lists; as flag or variable `NAMESPACE=HOST` words")
+
+
+def commands() -> str:
+    """One section a command: its words, arguments and options."""
+    group: Any = typer.main.get_command(cli.app)
+    sections = []
+    for name, command in group.commands.items():
+        arguments = " ".join(p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument")
+        rows = [(code(", ".join(p.opts)), code(p.metavar or ""), option_words(p)) for p in options(command)]
+        usage = " ".join(["xdserve", name, *filter(None, [arguments]), *required(command), "[OPTIONS]"])
+        sections.append(
+            f"### {name}\n\n```\n{usage}\n```\n\n{command.help}\n\n{table(('option', 'value', 'what it is'), rows)}"
+        )
+    return "\n".join(sections)
+
+
+def options(command: Any) -> list[Any]:  # noqa: ANN401 - typer's own classes
+    """The options of a command, without `--help`."""
+    return [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
+
+
+def required(command: Any) -> list[str]:  # noqa: ANN401 - typer's own classes
+    """The options that a command cannot do without, as a user writes them."""
+    return [f"{p.opts[0]} {p.metavar}" for p in options(command) if p.required]
+
+
+def option_words(option: Any) -> str:  # noqa: ANN401 - typer's own classes
+    """What an option is, and its default where it has one."""
+    plain = escaped(option.help or "")
+    shown = option.default
+    if option.required or shown is None or shown is False or callable(shown):
+        return plain
+    return f"{plain} Default `{getattr(shown, 'value', shown)}`."
+
+
+def endpoints() -> str:
+    """One row an endpoint."""
+    server = AdminServer(Address("127.0.0.1", 0), Nothing(), Metrics(process=False))
+    rows = [("`/`", "The endpoints, as JSON"), *((code(e.path), e.text) for e in server.endpoints())]
+    return table(("path", "answer"), rows)
+
+
+class Nothing:
+    """A state without anything in it: the list of endpoints needs none."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_: None
+
+
+def shapes() -> str:
+    """The shapes of entries, field by field."""
+    parts = []
+    for kind in (ErrorEntry, ErrorSource, StatusEntry, Condition):
+        rows = [(code(name), spelled(hint)) for name, hint in get_type_hints(kind).items()]
+        parts.append(f"**{kind.__name__}**: {(kind.__doc__ or '').strip()}\n\n{table(('field', 'type'), rows)}")
+    return "\n".join(parts)
+
+
+def spelled(hint: Any) -> str:  # noqa: ANN401 - any type
+    """A type as JSON names it."""
+    text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+    text = re.sub(r"[\w.]+\.(\w+)", r"\1", text).replace(" | None", " or null")
+    text = re.sub(r"list\[(\w+)\]", r"list of \1", text)
+    return re.sub(r"\bint\b", "number", re.sub(r"\bstr\b", "string", text))
+
+
+def metrics() -> str:
+    """One row a metric of the program's own."""
+    return table(
+        ("metric", "type", "labels", "what it counts"),
+        (
+            (code(full_name(m)), m.type, ", ".join(labels(m)), m.documentation)
+            for m in Metrics(process=False).registry.collect()
+        ),
+    )
+
+
+def full_name(metric: Metric) -> str:
+    """The name in the exposition: a counter's ends in `_total`."""
+    return metric.name + "_total" if metric.type == "counter" else metric.name
+
+
+def labels(metric: Metric) -> list[str]:
+    """Each label with its values."""
+    names = {key for sample in metric.samples for key in sample.labels} - {"le"}
+    return [
+        f"`{name}`: " + " ".join(dict.fromkeys(code(sample.labels[name]) for sample in metric.samples))
+        for name in sorted(names)
+    ]
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "commands": commands,
+    "endpoints": endpoints,
+    "shapes": shapes,
+    "metrics": metrics,
+}
+
+
+def made(text: str) -> str:
+    """The text of a file with its made parts as they should be."""
+    return PART.sub(lambda match: f"{match[1]}{PARTS[match['name']]()}{match[3]}", text)
+
+
+def main() -> int:
+    """Write the parts, or check them."""
+    parser = argparse.ArgumentParser(description="Write the parts of docs/ that are made from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a part is out of date")
+    check = parser.parse_args().check
+    found: set[str] = set()
+    stale = []
+    for path in sorted(DOCS.glob("**/*.md")):
+        text = path.read_text()
+        found.update(match["name"] for match in PART.finditer(text))
+        if (new := made(text)) != text:
+            stale.append(path)
+            if not check:
+                path.write_text(new)
+    for name in sorted(PARTS.keys() - found):
+        print(f"docs: no file has the part {name}", file=sys.stderr)
+    for path in stale:
+        print(f"docs: {path.relative_to(DOCS.parent)} {'is out of date: make docs' if check else 'written'}")
+    return int(bool(PARTS.keys() - found) or (check and bool(stale)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
