@@ -128,7 +128,7 @@ class Functions(dict[type[Message], Callable[..., Any]], ABC):
 
     def compile(self, cls: type[Message], name: str, lines: list[str]) -> Callable[..., Any]:
         """Make a function from its source; it must define `name`."""
-        file = f"<{self.purpose} {cls.__module__}.{cls.__qualname__}>"
+        file = f"<{name} of {cls.__module__}.{cls.__qualname__}>"
         source = "\n".join(lines) + "\n"
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         exec(compile(source, file, "exec"), self.globals)  # noqa: S102  (our own text, from our own classes)

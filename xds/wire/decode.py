@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from betterproto2 import Enum, Message
 
 from xds.wire.compiler import FIXED, Field, Functions, fields_of
+from xds.wire.encode import seconds_and_nanos
 from xds.wire.varint import read_on, skip
 
 M = TypeVar("M", bound=Message)
@@ -216,10 +217,13 @@ def _duration(function: Callable[..., Any]) -> Callable[..., timedelta]:
     """From the function of google.protobuf.Duration the one that gives a timedelta."""
 
     def duration(b: bytes, i: int, e: int, z: int, m: timedelta | None) -> timedelta:
-        parts = function(b, i, e, z, None)
-        whole, nanos = parts.seconds, parts.nanos
-        micros = nanos // 1000 if nanos >= 0 else -(-nanos // 1000)
-        return timedelta(seconds=whole, microseconds=micros)
+        parts = function(b, i, i, z, None)
+        if m is not None:
+            parts.seconds, parts.nanos = seconds_and_nanos(m)
+        function(b, i, e, z, parts)
+        # Towards zero: a timedelta has no nanoseconds.
+        micros = abs(parts.nanos) // 1000
+        return timedelta(seconds=parts.seconds, microseconds=micros if parts.nanos >= 0 else -micros)
 
     return duration
 

@@ -1,6 +1,7 @@
 """Messages to bytes: deterministic (fields in number order, maps sorted by key), so equal content is equal bytes.
 
-Every compiled function gives its message with its length before it, ready to be put into the one around it.
+A message's functions are made of expressions that give one value with its tag; what is put together is as few
+pieces as can be, for each piece costs a copy.
 """
 
 from __future__ import annotations
@@ -50,10 +51,7 @@ class Encoder:
             raise _explain(self._functions, message, error) from error
         except RecursionError as error:
             raise EncodeError(type(message).__name__, "nested too deep") from error
-        size = 0
-        while data[size] > 127:
-            size += 1
-        return data[size + 1 :]
+        return data
 
 
 # -- what compiled functions call ------------------------------------------------------------------------------------
@@ -74,6 +72,8 @@ def _integer(kind: str) -> Callable[[int], bytes]:
     low, high = (0, (1 << bits) - 1) if unsigned else (-1 << bits - 1, (1 << bits - 1) - 1)
     zigzag = kind.startswith("sint")
 
+    # Ports, weights and limits come again and again.
+    @lru_cache(4096)
     def integer(value: int) -> bytes:
         if not isinstance(value, int):
             _wrong(value)
@@ -84,15 +84,18 @@ def _integer(kind: str) -> Callable[[int], bytes]:
     return integer
 
 
-@lru_cache(4096)
-def _duration(value: timedelta) -> bytes:
-    """A google.protobuf.Duration: seconds and nanoseconds have one sign."""
-    if not isinstance(value, timedelta):
-        _wrong(value)
+def seconds_and_nanos(value: timedelta) -> tuple[int, int]:
+    """The parts of a google.protobuf.Duration: they have one sign."""
     sign = -1 if value.days < 0 else 1
     whole = abs(value)
-    seconds = sign * (whole.days * 86_400 + whole.seconds)
-    nanos = sign * whole.microseconds * 1000
+    return sign * (whole.days * 86_400 + whole.seconds), sign * whole.microseconds * 1000
+
+
+@lru_cache(4096)
+def _duration(value: timedelta) -> bytes:
+    if not isinstance(value, timedelta):
+        _wrong(value)
+    seconds, nanos = seconds_and_nanos(value)
     if abs(seconds) > _MAX_SECONDS:
         raise ValueError(f"found {value}, allowed are {-_MAX_SECONDS} s to {_MAX_SECONDS} s")
     parts = b"\x08" + varint(seconds & MASK_64) if seconds else b""
@@ -102,6 +105,20 @@ def _duration(value: timedelta) -> bytes:
 # -- the source of a function ----------------------------------------------------------------------------------------
 
 
+# One value with its tag, by the kind of field. `table` has the tag with each varint of one byte after it.
+_SIZED = "({table}[n] + s if (n := len(s := {data})) < 128 else {tag} + varint(n) + s)"
+_INTEGER = "({table}[{v}] if 0 <= {v} < 128 else {tag} + {kind}({v}))"
+_ONE = {
+    "message": _SIZED.replace("{data}", "{message}({v})"),
+    "bytes": _SIZED.replace("{data}", "blob({v})"),
+    "string": _SIZED.replace("{data}", "{v}.encode()"),
+    "bool": "({table}[1] if {v} is True else {table}[0] if {v} is False else wrong({v}))",
+    "sint32": "{tag} + sint32({v})",
+    "sint64": "{tag} + sint64({v})",
+    **dict.fromkeys(FIXED, "{tag} + pack_{kind}({v})"),
+}
+
+
 class _Encoders(Functions):
     purpose = "encode"
 
@@ -109,48 +126,44 @@ class _Encoders(Functions):
         super().__init__(S=SMALL, varint=varint, delimited=delimited, wrong=_wrong, two=_two, blob=self._blob)
         self.globals |= {kind: _integer(kind) for kind in _RANGES}
         self.globals |= {f"pack_{kind}": struct.Struct(form).pack for kind, form in FIXED.items()}
-        self.globals |= {
-            "duration": _duration,
-            "sequence": (list, tuple),
-            "first": itemgetter(0),
-            "memo": {},
-            "known": {}.get,
-        }
+        self._memo: dict[int, bytes] = {}
+        self._held: list[Message] = []
         self._memoize = memoize
         self._limit = limit
+        self.globals |= {"duration": _duration, "first": itemgetter(0), "known": self._memo.get}
 
-    def _blob(self, value: object) -> bytes:
-        """A field of bytes; in Any also the message that is packed."""
-        if isinstance(value, bytes):
-            return delimited(value)
-        if not isinstance(value, Message):
-            _wrong(value)
-        data: bytes = self[type(value)](value)
+    def _blob(self, value: bytes | Message) -> bytes:
+        """What a field of bytes holds; in Any that may be the message packed."""
+        # Without isinstance: Message is an abstract class, whose check is slow.
+        kind: Any = type(value)
+        data: bytes = value if kind is bytes else self[kind](value)
         return data
 
     def make(self, cls: type[Message], name: str) -> Callable[..., Any]:
-        lines = [f"def {name}(m):", f" if m.__class__ is not {self.constant(cls, 'C')}: wrong(m)", " r = b''"]
+        lines = [f"def {name}(m):", f" if type(m) is not {self.constant(cls, 'C')}: wrong(m)", " r = b''"]
         fields = fields_of(cls)
         groups = sorted({field.group for field in fields if field.group})
         lines += [f" g{groups.index(group)} = False" for group in groups]
         for field in fields:
             lines += [f" v = m.{field.name}", *self._field(field, groups)]
-        function = self.compile(cls, name, [*lines, " n = len(r)", " return (S[n] if n < 128 else varint(n)) + r"])
-        return self._memoized(function) if cls in self._memoize else function
+        function = self.compile(cls, name, [*lines, " return r"])
+        if cls in self._memoize:
+            self.globals[f"memo_{name}"] = self._memoized(function)
+        return function
 
     def _memoized(self, function: Callable[[Message], bytes]) -> Callable[[Message], bytes]:
-        memo: dict[int, bytes] = self.globals["memo"]
-        held: list[Message] = []
-        self.globals["known"] = memo.get
+        """From a class's function the one that gives the encoded message with its length, from the memo if it can."""
+        memo, held = self._memo, self._held
 
         def memoized(message: Message) -> bytes:
             data = memo.get(id(message))
             if data is None:
+                data = delimited(function(message))
                 if len(held) >= self._limit:
                     memo.clear()
                     held.clear()
-                data = memo[id(message)] = function(message)
-                held.append(message)
+                held.append(message)  # or its id could become another's
+                memo[id(message)] = data
             return data
 
         return memoized
@@ -167,77 +180,85 @@ class _Encoders(Functions):
             return [" if v is not None:", twice, f"  g{group} = True", f"  {add}"]
         if field.optional:
             return [f" if v is not None: {add}"]
+        return self._implicit(field, add)
+
+    def _implicit(self, field: Field, add: str) -> list[str]:
+        """A field without presence: its default is not sent."""
         if field.kind == "bool":
             return [f" if v is not False: {add}"]
         if field.kind in FIXED:
             # By the bits: -0.0 is not the default.
             return [f" v = pack_{field.kind}(v)", f" if v.strip(b'\\0'): r += {_bytes(field.tag())} + v"]
         if field.kind == "bytes":
-            return [" v = blob(v)", f" if v != b'\\0': r += {_bytes(field.tag())} + v"]
-        return [f" if v: {add}", f" elif v != {'' if field.kind == 'string' else 0!r}: wrong(v)"]
+            return [" v = blob(v)", f" if v: {add}"]
+        return [f" if v: {add}", " elif v is None: wrong(v)"]
 
     def _one(self, field: Field, v: str, *, tagged: bool = True) -> str:
         """An expression: one value, with its tag unless told otherwise."""
         tag = _bytes(field.tag()) if tagged else "b''"
-        table = self._table(field.tag()) if tagged else "S"
-        if field.cls is not None and field.kind == "message":
-            return f"{tag} + {self._message(field)}({v})"
-        if field.kind == "string":
-            return f"({table}[n] + s if (n := len(s := {v}.encode())) < 128 else {tag} + varint(n) + s)"
-        if field.kind == "bytes":
-            return f"{tag} + blob({v})"
-        if field.kind == "bool":
-            return f"({table}[1] if {v} is True else {table}[0] if {v} is False else wrong({v}))"
-        if field.kind in FIXED:
-            return f"{tag} + pack_{field.kind}({v})"
-        if field.kind.startswith("sint"):
-            return f"{tag} + {field.kind}({v})"
-        return f"({table}[{v}] if 0 <= {v} < 128 else {tag} + {field.kind}({v}))"
+        if field.wrapped and field.cls.__name__ == "Duration":
+            return f"{tag} + duration({v})"
+        if field.cls in self._memoize:
+            return f"{tag} + memo_{self.name(field.cls)}({v})"
+        if field.wrapped:
+            return self._wrapper(field, v)
+        return _ONE.get(field.kind, _INTEGER).format(
+            v=v,
+            kind=field.kind,
+            tag=tag,
+            table=self._table(varint(field.tag()) if tagged else b""),
+            message=self.name(field.cls) if field.kind == "message" else "",
+        )
 
-    def _table(self, tag: int) -> str:
-        """The name of a table: a tag with each of the varints of one byte after it."""
-        name = f"T{tag}"
-        if name not in self.globals:
-            self.globals[name] = tuple(varint(tag) + small for small in SMALL)
-        return name
-
-    def _message(self, field: Field) -> str:
-        """The name of the function of a field's message; for a wrapper the one that takes the plain value."""
-        if not field.wrapped:
-            return self.name(field.cls)
-        if field.cls.__name__ == "Duration":
-            return "duration"
+    def _wrapper(self, field: Field, v: str) -> str:
+        """The expression of a message like UInt32Value, from the plain value."""
+        (inner,) = fields_of(field.cls)
+        tag = varint(field.tag())
+        if inner.kind in ("bool", "int32", "int64", "uint32", "uint64"):
+            small = self._table(tag + b"\x02" + varint(inner.tag()), zero=tag + b"\0")
+            if inner.kind == "bool":
+                return f"({small}[1] if {v} is True else {small}[0] if {v} is False else wrong({v}))"
+            large = f"{tag!r} + delimited({_bytes(inner.tag())} + {inner.kind}({v}))"
+            return f"({small}[{v}] if 0 <= {v} < 128 else {large})"
         name = f"wrap_{field.cls.__name__}"
         if name not in self.globals:
-            (value,) = fields_of(field.cls)
-            body = ["r = b''", *(line.strip() for line in self._field(value, []))]
-            self.compile(field.cls, name, [f"def {name}(v):", *(f" {line}" for line in body), " return delimited(r)"])
+            self.compile(field.cls, name, [f"def {name}(v):", " r = b''", *self._field(inner, []), " return r"])
+        return _ONE["message"].format(v=v, tag=repr(tag), table=self._table(tag), message=name)
+
+    def _table(self, before: bytes, zero: bytes | None = None) -> str:
+        """The name of a table: some bytes with each of the varints of one byte after them."""
+        name = f"T{before.hex()}"
+        if name not in self.globals:
+            rows = [before + small for small in SMALL]
+            self.globals[name] = (rows[0] if zero is None else zero, *rows[1:])
         return name
 
     def _repeated(self, field: Field) -> list[str]:
-        check = ["  if not isinstance(v, sequence): wrong(v)"]
-        tag = _bytes(field.tag())
+        one = self._one(field, "x", tagged=not field.packs)
         if field.packs:
-            values = f"b''.join([{self._one(field, 'x', tagged=False)} for x in v])"
-            add = f"{_bytes(field.tag(wire=2))} + delimited({values})"
-        elif field.kind == "message":
-            # Joining with the tag puts it before each but the first.
-            function = self._message(field)
-            known = "known(id(x)) or " if field.cls in self._memoize else ""
-            add = f"{tag} + {tag}.join([{known}{function}(x) for x in v])"
+            adds = [f"  r += {_bytes(field.tag(wire=2))} + delimited(b''.join([{one} for x in v]))"]
         else:
-            add = f"b''.join([{self._one(field, 'x')} for x in v])"
-        return [" if v:", *check, f"  r += {add}", " elif v is None: wrong(v)"]
+            adds = ["  if len(v) < 9:", f"   for x in v: r += {one}", f"  else: r += {self._many(field, one)}"]
+        check = "  if type(v) is not list and type(v) is not tuple: wrong(v)"
+        return [" if v:", check, *adds, " elif v is None: wrong(v)"]
+
+    def _many(self, field: Field, one: str) -> str:
+        """An expression: a long list, without the copies that adding up makes."""
+        if field.cls not in self._memoize:
+            return f"b''.join([{one} for x in v])"
+        # Joining with the tag puts it before each but the first.
+        tag = _bytes(field.tag())
+        return f"{tag} + {tag}.join([known(id(x)) or memo_{self.name(field.cls)}(x) for x in v])"
 
     def _map(self, field: Field) -> list[str]:
         assert field.entry  # noqa: S101
         key, value = field.entry
         entry = f"{self._one(key, 'k')} + {self._one(value, 'x')}"
-        tag = _bytes(field.tag())
+        add = f"r += {_bytes(field.tag())} + delimited({entry})"
         return [
             " if v:",
-            "  if v.__class__ is not dict: wrong(v)",
-            f"  r += {tag} + {tag}.join([delimited({entry}) for k, x in sorted(v.items(), key=first)])",
+            "  if type(v) is not dict: wrong(v)",
+            f"  for k, x in sorted(v.items(), key=first): {add}",
             " elif v is None: wrong(v)",
         ]
 

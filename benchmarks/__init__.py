@@ -1,0 +1,1 @@
+"""Benchmarks: what the design promises, measured as CPU time and ratios. Run by `make bench`."""
