@@ -1,18 +1,20 @@
 """How planners read objects, and what records it.
 
-A planner reads through a ``View`` alone: one object by its reference, the objects that an index has under a key, a value
-derived from other objects. Each of these is a key, recorded also when it finds nothing. A changed object dirties the
-readers of its keys before and after the change, so that only what an edit touches is computed again, however many
+A planner reads through a ``View`` alone: one object by its reference, the objects that an index has under a key, a
+value derived from other objects. Each of these is a key, recorded also when it finds nothing. A changed object dirties
+the readers of its keys before and after the change, so that only what an edit touches is computed again, however many
 services there are. Derived values are keys too, with cut-off: while the value stays equal, nobody is disturbed.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+from translator.objects import Object
 from translator.objects.ref import Ref
 
 Key = tuple[str, Hashable]
@@ -21,16 +23,8 @@ Key = tuple[str, Hashable]
 OBJECT = "object"
 
 
-class Readable(Protocol):
-    """An object as the view needs it: a value with an identity."""
-
-    @property
-    def ref(self) -> Ref:
-        """The object's identity."""
-
-
 T = TypeVar("T")
-ReadableT = TypeVar("ReadableT", bound=Readable)
+ObjectT = TypeVar("ObjectT", bound=Object)
 ArgumentT = TypeVar("ArgumentT", bound=Hashable)
 
 
@@ -62,17 +56,25 @@ class Objects:
 
     def __init__(self, indexes: Iterable[Index]) -> None:
         self._indexes = tuple(indexes)
-        self._objects: dict[Ref, Readable] = {}
+        self._objects: dict[Ref, Object] = {}
         self._broken: set[Ref] = set()
-        self._found: dict[Key, dict[Ref, Readable]] = {}
+        self._counts: Counter[str] = Counter()
+        self._found: dict[Key, dict[Ref, Object]] = {}
 
-    def __iter__(self) -> Iterator[Readable]:
+    def __iter__(self) -> Iterator[Object]:
         return iter(self._objects.values())
 
     def __len__(self) -> int:
         return len(self._objects)
 
-    def put(self, new: Readable) -> set[Key]:
+    def count(self, kind: str) -> int:
+        """How many objects of a kind there are."""
+        return self._counts[kind]
+
+    def __contains__(self, ref: object) -> bool:
+        return ref in self._objects
+
+    def put(self, new: Object) -> set[Key]:
         """Hold a new or changed object; an equal one changes nothing."""
         ref = new.ref
         old = self._objects.get(ref)
@@ -80,6 +82,7 @@ class Objects:
         if old == new:
             return set()
         keys = self._unlink(old) if old is not None else set()
+        self._counts[ref.kind] += old is None
         self._objects[ref] = new
         for key in self._keys(new):
             self._found.setdefault(key, {})[ref] = new
@@ -93,6 +96,7 @@ class Objects:
         if old is None and ref not in self._broken:
             return set()
         self._broken.discard(ref)
+        self._counts[ref.kind] -= old is not None
         keys = self._unlink(old) if old is not None else set()
         keys.add((OBJECT, ref))
         return keys
@@ -104,30 +108,27 @@ class Objects:
         self._broken.add(ref)
         return {(OBJECT, ref)}
 
-    def get(self, ref: Ref) -> Readable | Absent:
+    def get(self, ref: Ref) -> Object | Absent:
         """The object, or why there is none."""
         found = self._objects.get(ref)
         if found is not None:
             return found
         return Absent.BROKEN if ref in self._broken else Absent.MISSING
 
-    def find(self, index: Index, value: Hashable) -> tuple[Readable, ...]:
+    def find(self, index: Index, value: Hashable) -> tuple[Object, ...]:
         """The objects under a value of an index, sorted by reference."""
         found = self._found.get((index.name, value))
         if not found:
             return ()
         return tuple(found[ref] for ref in sorted(found)) if len(found) > 1 else tuple(found.values())
 
-    def _keys(self, readable: Readable) -> list[Key]:
-        model = type(readable)
+    def _keys(self, found: Object) -> list[Key]:
+        model = type(found)
         return [
-            (index.name, value)
-            for index in self._indexes
-            if model in index.keys
-            for value in index.keys[model](readable)
+            (index.name, value) for index in self._indexes if model in index.keys for value in index.keys[model](found)
         ]
 
-    def _unlink(self, old: Readable) -> set[Key]:
+    def _unlink(self, old: Object) -> set[Key]:
         keys = set(self._keys(old))
         for key in keys:
             under = self._found[key]
@@ -147,7 +148,7 @@ class View:
         self._derived = derived
         self.reads: set[Key] = set()
 
-    def get(self, ref: Ref, model: type[ReadableT]) -> ReadableT | Absent:
+    def get(self, ref: Ref, model: type[ObjectT]) -> ObjectT | Absent:
         """The object of this reference; its kind is that of the model."""
         self.reads.add((OBJECT, ref))
         found = self._objects.get(ref)

@@ -157,9 +157,10 @@ def translate(
     settings = _settings(flags, config)
     log.configure(Level.WARNING, settings.log_format)
 
-    from xdserve.app import translate as run
+    from xdserve.app import options_of
+    from xdserve.offline import translate as run
 
-    result = run(paths, gateway, settings)
+    result = run(paths, gateway, options_of(settings))
     _print(_text(result.resources, output))
     for finding in result.findings:
         print(finding, file=sys.stderr)

@@ -22,8 +22,13 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         """``spec.split[0].weight: found -1, allowed 0..1000000``."""
-        verdict = NOT_YET if self.allowed == NOT_YET else f"allowed {self.allowed}"
-        return f"{self.field}: found {self.found}, {verdict}"
+        return f"{self.field}: {self.verdict}"
+
+    @property
+    def verdict(self) -> str:
+        """``found -1, allowed 0..1000000``."""
+        allowed = NOT_YET if self.allowed == NOT_YET else f"allowed {self.allowed}"
+        return f"found {self.found}, {allowed}"
 
 
 class ObjectInvalid(ValueError):  # noqa: N818  (it says what is the matter with an object)

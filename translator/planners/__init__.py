@@ -28,13 +28,15 @@ class Planned:
     """What planning a target gave.
 
     ``accepted`` is the policy that is in force: the present one, or the last one that was valid. Without a gateway
-    and a service the target is gone, or another of its name has the gateway; ``findings`` say so.
+    and a service the target is gone, or another of its name has the gateway; ``findings`` say so. ``awaited`` is a
+    target that does not exist (or not as a target) and that something is attached to.
     """
 
     gateway: GatewayPlan | None = None
     service: ServicePlan | None = None
     accepted: TrafficPolicy | None = None
     findings: tuple[Finding, ...] = ()
+    awaited: bool = False
 
 
 def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None = None) -> Planned:
@@ -45,7 +47,7 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
     """
     target = _target(view, ref, options)
     if target is None:
-        return Planned()
+        return Planned(awaited=bool(view.find(POLICIES, ref) or view.find(GATEWAYS, ref)))
     rival = _older_rival(view, ref)
     if rival is not None:
         message = f"{rival} is older and has the gateway {names.gateway(ref)}"

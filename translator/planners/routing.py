@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import re2
 
-from translator.plan import Comparison, Host, Match, PathMatch, Reply, Route, Share, Split, Timeouts
+from translator import names
+from translator.objects.ref import Origin, Ref
+from translator.plan import Comparison, Host, Match, PathMatch, Reply, Route, ServicePlan, Share, Split, Timeouts
 from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, RETRY_AFTER, Options
 from translator.planners.policy import PlannedRule
 from translator.planners.target import Target, Variant, Weighted
@@ -127,6 +129,15 @@ class Routing:
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
         return Route(name, match, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), self.target.split_origin)
+
+
+def gone(service: Ref) -> ServicePlan:
+    """What a gateway does after its target is gone, until its Envoys are too."""
+    origin = Origin(service, "metadata.name")
+    reply = Reply(404, _error(404, "NotFound", f"{service.name} is gone"))
+    route = Route("gone", Match(), reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), origin)
+    host = Host("others", (ANY_HOST,), (route,))
+    return ServicePlan(service, names.gateway(service), (host,), (), origin)
 
 
 def _claims(condition: PathMatch | None, path: str) -> bool:

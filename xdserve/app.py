@@ -1,0 +1,185 @@
+"""The program put together: a source, the pipeline, the xDS server, the admin endpoints; the outermost layer."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from translator.objects.ref import Ref
+from translator.plan import Finding
+from translator.planners.options import Options
+from xds.server import Server
+from xdserve.admin import AdminError, AdminServer
+from xdserve.ledger import Entry, Ledger, Place, entry
+from xdserve.metrics import KINDS, Metrics
+from xdserve.observer import StreamObserver
+from xdserve.pipeline import Pipeline
+from xdserve.settings import Settings
+from xdserve.sources import Change
+from xdserve.sources.directory import DirectorySource, SourceUnavailable
+from xdserve.state import ProgramState
+
+logger = structlog.get_logger("xdserve")
+
+DRAIN_SECONDS = 1.0
+"""How long streams have to end when the program stops; their Envoys keep what they have."""
+
+SOURCE_ERRORS = "source"
+
+
+def options_of(settings: Settings) -> Options:
+    """The settings that planning depends on."""
+    return Options(
+        domain=settings.domain,
+        allowed_hosts=settings.allowed_hosts,
+        trusted_hops=settings.trusted_hops,
+        name_backends_in_errors=settings.name_backends_in_errors,
+    )
+
+
+async def serve(settings: Settings) -> int:
+    """Run until told to stop; the exit code."""
+    if settings.source is None:
+        raise ValueError("serve needs a source")
+    program = Program(settings, settings.source)
+    try:
+        await program.run()
+    except (OSError, AdminError, SourceUnavailable) as error:
+        logger.error("cannot start", cause=str(error))  # noqa: TRY400  one line says it all; nobody needs the traceback
+        return 1
+    return 0
+
+
+class Program:
+    """One running xdserve. It is the source's feed and the pipeline's reporter."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._ledger = Ledger(lambda: datetime.now(UTC))
+        self._observer = StreamObserver(self._metrics, self._left)
+        self._server = Server(identifier=socket.gethostname(), linger=settings.linger, observer=self._observer)
+        self._pipeline = Pipeline(options_of(settings), self._server, self)
+        self._source = DirectorySource(directory, self)
+        self._state = ProgramState(self._pipeline, self._server, self._ledger, lambda: self._ready)
+        self._admin = AdminServer(settings.admin_address, self._state, self._metrics)
+        self._work = asyncio.Event()
+        self._since: float | None = None
+        self._ready = False
+        self._show_gauges()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            OSError, AdminError, SourceUnavailable: an address or the directory cannot be used.
+        """
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        port = await self._server.start(str(self._settings.xds_address))
+        try:
+            admin = await self._admin.start()
+            logger.info("listening", xds=f"{self._settings.xds_address.host}:{port}", admin=str(admin))
+            await self._until(stop)
+        finally:
+            logger.info("stopping")
+            await self._server.stop(DRAIN_SECONDS)
+            await self._admin.stop()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Work until told to stop, or until a part of the program fails, which ends it."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                parts = [tasks.create_task(part) for part in (self._source.run(), self._plan())]
+                await stop.wait()
+                for part in parts:
+                    part.cancel()
+        except* (OSError, SourceUnavailable) as group:
+            raise group.exceptions[0] from None
+
+    def _open(self) -> None:
+        """Accept streams, now that everything is known: an Envoy that reconnects must not be emptied."""
+        self._ready = True
+        self._server.open()
+        logger.info("ready", gateways=len(self._pipeline.owners), objects=len(self._pipeline.objects))
+
+    # -- The source's feed ---------------------------------------------------------------------------------------
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Take changed objects in; also called without any when the source's errors have changed."""
+        before = self._pipeline.counts.edits
+        self._pipeline.apply(changes)
+        self._metrics.edits.inc(self._pipeline.counts.edits - before)
+        self._ledger.say(SOURCE_ERRORS, self._source_errors())
+        if self._since is None:
+            self._since = time.perf_counter()
+        self._work.set()
+
+    def _source_errors(self) -> list[Entry]:
+        return [
+            Entry(
+                Place(error.source.file, error.source.document), error.object, error.field, error.reason, error.message
+            )
+            for error in self._source.errors()
+        ]
+
+    async def _plan(self) -> None:
+        """Plan without delay when idle; what comes while planning is a set, so that it coalesces."""
+        await self._source.synced.wait()
+        await self._pass()
+        self._open()
+        while True:
+            await self._work.wait()
+            await self._pass()
+
+    async def _pass(self) -> None:
+        """Do all there is to do, and let streams go on between slices."""
+        self._work.clear()
+        counts = self._pipeline.counts
+        before = (counts.planned_services, counts.encoded_assignments)
+        more = True
+        while more:
+            more = self._pipeline.run()
+            await asyncio.sleep(0)
+        self._metrics.planned_services.inc(counts.planned_services - before[0])
+        self._metrics.encoded_assignments.inc(counts.encoded_assignments - before[1])
+        if self._since is not None:
+            self._metrics.plan_seconds.observe(time.perf_counter() - self._since)
+            self._since = None
+
+    # -- The pipeline's reporter ---------------------------------------------------------------------------------
+
+    def found(self, owner: Ref, findings: Sequence[Finding]) -> None:
+        """Put what planning found into the ledger, with the documents it is about."""
+        self._ledger.say(owner, [entry(finding, self._place(finding.origin.object)) for finding in findings])
+
+    def failed(self, service: Ref, error: Exception) -> None:
+        """Log a fault of ours with its cause; the service goes on with what it has."""
+        self._metrics.plan_failures.inc()
+        logger.error("planning failed", service=str(service), exc_info=error)
+
+    def _place(self, ref: Ref) -> Place | None:
+        source = self._source.source(ref)
+        return None if source is None else Place(source.file, source.document)
+
+    # -- Figures -------------------------------------------------------------------------------------------------
+
+    def _left(self, gateway: str) -> None:
+        self._pipeline.release(gateway)
+
+    def _show_gauges(self) -> None:
+        self._metrics.gateways.set_function(lambda: len(self._pipeline.owners))
+        self._metrics.services.set_function(lambda: len(self._pipeline.units))
+        self._metrics.errors.set_function(lambda: len(self._ledger))
+        for kind in KINDS:
+            self._metrics.objects.labels(kind=kind).set_function(partial(self._pipeline.objects.count, kind))

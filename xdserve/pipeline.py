@@ -1,0 +1,280 @@
+"""From changed objects to published resources: dirty services are planned, rendered, encoded and published.
+
+An edit costs what it touches. A changed object dirties what has read it; a changed EndpointSlice alone re-encodes the
+assignments that read it, and plans anew only when a backend became ready or stopped being so. The pipeline works in
+slices, so that whoever runs it can let streams go on in between; it does no I/O and reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
+
+from translator import envoy, names
+from translator.envoy import Rendered
+from translator.objects import Object
+from translator.objects.ref import Origin, Ref
+from translator.plan import Backend, Finding, GatewayPlan, Reason, ServicePlan
+from translator.planners import Planned, plan
+from translator.planners.attachments import check
+from translator.planners.endpoints import endpoints
+from translator.planners.indexes import INDEXES, Attached, target_of
+from translator.planners.options import Options
+from translator.planners.routing import gone
+from translator.view import Derived, Key, Objects, View
+from xds.api.envoy.config.endpoint.v3 import LbEndpoint
+from xds.types import ResourceType
+from xds.wire import Encoder, Resource, resource
+from xdserve.sources import Broken, Change, Gone, Put
+
+SLICE = 50
+"""Services planned before others get their turn: about 4 ms."""
+
+DirtyT = TypeVar("DirtyT", bound=Hashable)
+
+TARGET_KINDS = frozenset({"InferenceService", "Inference"})
+
+
+class Publisher(Protocol):
+    """Where resources go; the xDS server is one."""
+
+    def publish(self, gateway: str, put: Iterable[Resource], remove: Iterable[tuple[ResourceType, str]] = ()) -> object:
+        """Change what a gateway is to have."""
+
+    def forget(self, gateway: str) -> None:
+        """A gateway is no more."""
+
+    def connected(self, gateway: str) -> int:
+        """How many Envoys a gateway has."""
+
+
+class Reporter(Protocol):
+    """Who is told what people should know; must not block."""
+
+    def found(self, owner: Ref, findings: Sequence[Finding]) -> None:
+        """All that is now wrong by the plan of a target, or with a policy's or gateway's attachment."""
+
+    def failed(self, service: Ref, error: Exception) -> None:
+        """A fault of ours. It costs one service its change, and nobody else anything."""
+
+
+class ServiceReader(NamedTuple):
+    """The plan of a service, as a reader of keys."""
+
+    service: Ref
+    what: str = "plan"
+
+
+class AssignmentReader(NamedTuple):
+    """The assignment of a service's backend, as a reader of keys."""
+
+    service: Ref
+    backend: str
+
+
+class AttachmentReader(NamedTuple):
+    """Whether a policy or gateway is attached to anything, as a reader of keys."""
+
+    ref: Ref
+    what: str = "attachment"
+
+
+@dataclass(slots=True)
+class Unit:
+    """What is known of one target: its last plan."""
+
+    planned: Planned = field(default_factory=Planned)
+    backends: dict[str, Backend] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the pipeline has done since it was made."""
+
+    edits: int = 0
+    planned_services: int = 0
+    encoded_assignments: int = 0
+    plan_failures: int = 0
+
+
+class Pipeline:
+    """Objects in, resources out; see the module."""
+
+    def __init__(self, options: Options, publisher: Publisher, reporter: Reporter) -> None:
+        self.objects = Objects(INDEXES)
+        self.units: dict[Ref, Unit] = {}
+        self.owners: dict[str, Ref] = {}
+        self.counts = Counts()
+        self._options = options
+        self._publisher = publisher
+        self._reporter = reporter
+        self._derived = Derived(self.objects)
+        self._encoder = Encoder(memoize=(LbEndpoint,))
+        self._dirty_services: dict[Ref, None] = {}
+        self._dirty_assignments: dict[AssignmentReader, None] = {}
+        self._dirty_attachments: dict[Ref, None] = {}
+
+    # -- Objects in ----------------------------------------------------------------------------------------------
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Take changed objects in, and mark what they concern."""
+        for change in changes:
+            keys = self._take(change)
+            if keys:
+                self.counts.edits += 1
+                self._mark(self._derived.affected(keys))
+
+    def _take(self, change: Change) -> set[Key]:
+        match change:
+            case Put(object=found):
+                keys = self.objects.put(found)
+                if keys:
+                    self._introduce(found)
+                return keys
+            case Gone(ref=ref):
+                return self.objects.remove(ref)
+            case Broken(ref=ref):
+                return self.objects.broken(ref)
+
+    def _introduce(self, found: Object) -> None:
+        """Nobody has read what is new; so say what it makes or is attached to."""
+        if found.KIND in TARGET_KINDS:
+            self._dirty_services[found.ref] = None
+        elif isinstance(found, Attached):
+            self._dirty_attachments[found.ref] = None
+            self._dirty_services[target_of(found)] = None
+
+    def _mark(self, readers: Iterable[Hashable]) -> None:
+        for reader in readers:
+            match reader:
+                case ServiceReader(service=ref):
+                    self._dirty_services[ref] = None
+                case AssignmentReader():
+                    self._dirty_assignments[reader] = None
+                case AttachmentReader(ref=ref):
+                    self._dirty_attachments[ref] = None
+
+    # -- Resources out -------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is done."""
+        return not (self._dirty_services or self._dirty_assignments or self._dirty_attachments)
+
+    def run(self, limit: int = SLICE) -> bool:
+        """Do a slice of what is to be done; whether more is left."""
+        for reader in _taken(self._dirty_assignments, limit):
+            unit = self.units.get(reader.service)
+            if unit is not None and reader.backend in unit.backends:
+                self._guarded(reader.service, unit, partial(self._assign, unit, reader))
+        for ref in _taken(self._dirty_services, limit):
+            unit = self.units.setdefault(ref, Unit())
+            self._guarded(ref, unit, partial(self._service, unit, ref))
+        for ref in _taken(self._dirty_attachments, limit):
+            self._attachment(ref)
+        return not self.idle
+
+    def _guarded(self, ref: Ref, unit: Unit, work: Callable[[], None]) -> None:
+        """A fault of ours harms one service: it keeps what it has, and the fault is told."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - any fault, so that it stays within its service; it is told
+            self.counts.plan_failures += 1
+            message = f"internal error ({type(error).__name__}); the last good configuration is served"
+            failure = Finding(Origin(ref, "spec"), Reason.FAILED, message)
+            self._reporter.found(ref, (*unit.planned.findings, failure))
+            self._reporter.failed(ref, error)
+
+    def _assign(self, unit: Unit, reader: AssignmentReader) -> None:
+        """The short way: endpoints changed, nothing else."""
+        made = self._assignment(reader.service, unit.backends[reader.backend])
+        self._publisher.publish(names.gateway(reader.service), [made])
+
+    def _service(self, unit: Unit, ref: Ref) -> None:
+        view = View(self.objects, self._derived)
+        self.counts.planned_services += 1
+        try:
+            planned = plan(view, ref, self._options, unit.planned.accepted)
+        finally:
+            self._derived.record(ServiceReader(ref), view.reads)
+        if planned.service is None:
+            self._withdraw(ref, unit, planned)
+        elif planned.gateway is not None:
+            self._publish(unit, planned.gateway, planned.service)
+        unit.planned = planned
+        self._reporter.found(ref, planned.findings)
+        if planned.service is None and not (planned.findings or planned.awaited):
+            del self.units[ref]
+            self._derived.record(ServiceReader(ref), ())
+
+    def _publish(self, unit: Unit, gateway: GatewayPlan, service: ServicePlan) -> None:
+        taken_over = self.owners.get(gateway.name) != service.service
+        put: list[Resource] = []
+        if taken_over or gateway != unit.planned.gateway:
+            put.append(self._encode(envoy.listener(gateway)))
+        if taken_over or service != unit.planned.service:
+            put.append(self._encode(envoy.route_configuration(service)))
+        wanted = {backend.name: backend for backend in service.backends}
+        for backend in service.backends:
+            if taken_over or unit.backends.get(backend.name) != backend:
+                put += [
+                    self._encode(envoy.cluster(service.service, backend)),
+                    self._assignment(service.service, backend),
+                ]
+        remove = list(self._dropped(service.service, unit, wanted))
+        self.owners[gateway.name] = service.service
+        unit.backends = wanted
+        self._publisher.publish(gateway.name, put, remove)
+
+    def _dropped(self, ref: Ref, unit: Unit, wanted: dict[str, Backend]) -> Iterator[tuple[ResourceType, str]]:
+        for name in unit.backends.keys() - wanted.keys():
+            self._derived.record(AssignmentReader(ref, name), ())
+            yield ResourceType.CLUSTER, names.cluster(ref, name)
+            yield ResourceType.ENDPOINT, names.cluster(ref, name)
+
+    def _withdraw(self, ref: Ref, unit: Unit, planned: Planned) -> None:
+        """A target is gone, or an older one of its name has the gateway now. A gateway without target answers 404."""
+        gateway = names.gateway(ref)
+        remove = list(self._dropped(ref, unit, {}))
+        unit.backends = {}
+        if self.owners.get(gateway) != ref:
+            return
+        del self.owners[gateway]
+        if planned.findings:
+            # The other's routes replace these in a moment; until then they hold their clusters.
+            self._publisher.publish(gateway, (), remove)
+        elif self._publisher.connected(gateway):
+            self._publisher.publish(gateway, [self._encode(envoy.route_configuration(gone(ref)))], remove)
+        else:
+            self._publisher.forget(gateway)
+
+    def release(self, gateway: str) -> None:
+        """An Envoy has left: a gateway without target that has no other is forgotten."""
+        if gateway not in self.owners and not self._publisher.connected(gateway):
+            self._publisher.forget(gateway)
+
+    def _attachment(self, ref: Ref) -> None:
+        view = View(self.objects, self._derived)
+        self._reporter.found(ref, check(view, ref))
+        self._derived.record(AttachmentReader(ref), view.reads if ref in self.objects else ())
+
+    def _assignment(self, service: Ref, backend: Backend) -> Resource:
+        view = View(self.objects, self._derived)
+        rendered = envoy.assignment(service, backend, endpoints(view, backend.endpoints))
+        self._derived.record(AssignmentReader(service, backend.name), view.reads)
+        self.counts.encoded_assignments += 1
+        return self._encode(rendered)
+
+    def _encode(self, made: Rendered) -> Resource:
+        return resource(made.type, made.name, self._encoder.encode(made.message), uses=made.uses, origin=made.origin)
+
+
+def _taken(dirty: dict[DirtyT, None], limit: int) -> list[DirtyT]:
+    """Take out the oldest, so that what becomes dirty meanwhile comes after."""
+    taken = list(islice(dirty, limit))
+    for entry in taken:
+        del dirty[entry]
+    return taken

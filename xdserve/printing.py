@@ -1,0 +1,34 @@
+"""Resources as Envoy's own configuration has them: plain data, field names as in the protobuf files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from betterproto2 import Casing, Message
+
+from xds.api.envoy.config.cluster.v3 import Cluster
+from xds.api.envoy.config.endpoint.v3 import ClusterLoadAssignment
+from xds.api.envoy.config.listener.v3 import Listener
+from xds.api.envoy.config.route.v3 import RouteConfiguration
+from xds.types import ResourceType
+from xds.wire import Resource, decode
+
+CLASSES: dict[ResourceType, type[Message]] = {
+    ResourceType.CLUSTER: Cluster,
+    ResourceType.ENDPOINT: ClusterLoadAssignment,
+    ResourceType.LISTENER: Listener,
+    ResourceType.ROUTE: RouteConfiguration,
+}
+
+SECTIONS = {
+    ResourceType.CLUSTER: "clusters",
+    ResourceType.ENDPOINT: "endpoints",
+    ResourceType.LISTENER: "listeners",
+    ResourceType.ROUTE: "routes",
+}
+"""What people call the resources of a type."""
+
+
+def printable(resource: Resource) -> dict[str, Any]:
+    """One resource as plain data."""
+    return decode(CLASSES[resource.type], resource.body).to_dict(casing=Casing.SNAKE)
