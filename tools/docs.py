@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
 from bootstrap.address import Address
+from translator.objects.base import OurModel
 from xdserve import cli
 from xdserve.admin import AdminServer, Condition, ErrorEntry, ErrorSource, StatusEntry
 from xdserve.metrics import Metrics
@@ -176,12 +177,30 @@ def labels(metric: Metric) -> list[str]:
     ]
 
 
+def not_yet() -> str:
+    """One row a model that refuses what is not built yet."""
+    rows = []
+    for model in sorted(models(OurModel), key=lambda model: model.__name__):
+        values = [f"{name}: {value}" for name, refused in model.NOT_YET_VALUES.items() for value in sorted(refused)]
+        if names := [*sorted(model.NOT_YET_FIELDS), *values]:
+            rows.append((model.__name__, " ".join(code(name) for name in names)))
+    return table(("part", "not yet supported"), rows)
+
+
+def models(base: type[OurModel]) -> Iterable[type[OurModel]]:
+    """Every model below this one."""
+    for model in base.__subclasses__():
+        yield model
+        yield from models(model)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "commands": commands,
     "endpoints": endpoints,
     "shapes": shapes,
     "metrics": metrics,
+    "notyet": not_yet,
 }
 
 
