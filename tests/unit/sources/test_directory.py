@@ -1,0 +1,318 @@
+"""A real directory, watched for real: what a user does to files, and what the feed is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from translator.objects import Object, Ref
+from xdserve.sources import Broken, Change, Gone, Put, SourceError
+from xdserve.sources.directory import DirectorySource, SourceUnavailable, snapshot
+
+POLICY = """\
+apiVersion: xdserve.io/v1alpha1
+kind: TrafficPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRef: {{kind: Service, name: {name}}}
+  split:
+  - {{backend: a, weight: {weight}}}
+"""
+
+
+def policy(name: str = "iris", weight: object = 1) -> str:
+    return POLICY.format(name=name, weight=weight)
+
+
+class Recorder:
+    """A feed that keeps what is good, as the store of objects does, and every change in order."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Ref, Object] = {}
+        self.changes: list[Change] = []
+        self.calls = 0
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        self.calls += 1
+        for change in changes:
+            self.changes.append(change)
+            if isinstance(change, Put):
+                self.objects[change.object.ref] = change.object
+            elif isinstance(change, Gone):
+                self.objects.pop(change.ref, None)
+
+    def weights(self) -> dict[str, int]:
+        return {ref.name: each.spec.split[0].weight for ref, each in self.objects.items()}
+
+
+class Watched:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.feed = Recorder()
+        self.errors: list[SourceError] = []
+        self.source = DirectorySource(root, self.feed, self.errors.extend)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def until_weights(self, **weights: int) -> None:
+        await self.until(lambda: self.feed.weights() == weights)
+
+    def write(self, name: str, text: str) -> None:
+        """As programs that care replace a file: at once."""
+        part = self.root / f".{Path(name).name}.part"
+        part.write_text(text)
+        part.rename(self.root / name)
+
+
+@contextlib.asynccontextmanager
+async def watching(root: Path):
+    watched = Watched(root)
+    task = asyncio.create_task(watched.source.run())
+    try:
+        async with asyncio.timeout(20):
+            waiter = asyncio.create_task(watched.source.synced.wait())
+            await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
+        yield watched
+        assert not task.done()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_all_that_is_there_is_fed_at_once(tmp_path: Path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a.yaml").write_text(policy("a"))
+    (tmp_path / "b" / "b.yml").write_text(policy("b"))
+    (tmp_path / "b" / "c" / "c.json").write_text('{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "c"}}')
+    (tmp_path / ".hidden.yaml").write_text(policy("hidden"))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.yaml").write_text(policy("hidden"))
+    (tmp_path / "notes.txt").write_text("not: read")
+    async with watching(tmp_path) as watched:
+        assert watched.feed.calls == 1
+        assert sorted(ref.name for ref in watched.feed.objects) == ["a", "b", "c"]
+        assert watched.source.source(Ref("xdserve.io", "TrafficPolicy", "default", "b")) == ("b/b.yml", 1)
+
+
+async def test_an_empty_directory_is_known_too(tmp_path: Path):
+    async with watching(tmp_path) as watched:
+        assert watched.feed.calls == 1
+
+
+async def test_a_file_replaced_at_once_is_live(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("a", 1))
+    async with watching(tmp_path) as watched:
+        for weight in range(2, 12):
+            watched.write("a.yaml", policy("a", weight))
+            await watched.until_weights(a=weight)
+        assert not any(isinstance(change, Gone | Broken) for change in watched.feed.changes)
+        assert watched.errors == []
+
+
+async def test_a_file_written_in_place_is_never_seen_half(tmp_path: Path):
+    names = [f"n{index}" for index in range(300)]
+    text = "---\n".join(policy(name, 1) for name in names)
+    (tmp_path / "a.yaml").write_text(text)
+    async with watching(tmp_path) as watched:
+        with (tmp_path / "a.yaml").open("w") as file:
+            for line in text.replace("weight: 1", "weight: 2").splitlines(keepends=True):
+                file.write(line)
+                if line == "---\n":
+                    file.flush()
+                    await asyncio.sleep(0)
+        await watched.until(lambda: set(watched.feed.weights().values()) == {2})
+        assert len(watched.feed.weights()) == len(names)
+        assert not any(isinstance(change, Gone | Broken) for change in watched.feed.changes)
+
+
+async def test_a_broken_text_keeps_what_was_good_and_is_told(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("a", 1))
+    async with watching(tmp_path) as watched:
+        watched.write("a.yaml", policy("a", -1))
+        await watched.until(lambda: bool(watched.errors))
+        assert watched.feed.weights() == {"a": 1}
+        [error] = watched.source.errors()
+        assert str(error) == (
+            "a.yaml document 1: TrafficPolicy default/a: spec.split[0].weight: found -1, allowed 0..1000000"
+        )
+        watched.write("a.yaml", policy("a", 3))
+        await watched.until_weights(a=3)
+        assert watched.source.errors() == []
+
+
+async def test_a_file_moved_away_and_written_anew_is_no_deletion(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("a", 1))
+    async with watching(tmp_path) as watched:
+        (tmp_path / "a.yaml").rename(tmp_path / "a.yaml~")
+        (tmp_path / "a.yaml").write_text(policy("a", 2))
+        await watched.until_weights(a=2)
+        assert not any(isinstance(change, Gone) for change in watched.feed.changes)
+
+
+async def test_deleting_a_file_takes_its_objects(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("a"))
+    (tmp_path / "b.yaml").write_text(policy("b"))
+    async with watching(tmp_path) as watched:
+        (tmp_path / "a.yaml").unlink()
+        await watched.until_weights(b=1)
+
+
+async def test_an_object_taken_out_of_its_file_is_gone(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("a") + "---\n" + policy("b"))
+    async with watching(tmp_path) as watched:
+        watched.write("a.yaml", policy("b"))
+        await watched.until_weights(b=1)
+
+
+async def test_an_empty_file_holds_what_it_held_until_it_is_deleted(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("a"))
+    async with watching(tmp_path) as watched:
+        (tmp_path / "a.yaml").write_text("")
+        await watched.until(lambda: bool(watched.errors))
+        assert watched.feed.weights() == {"a": 1}
+        (tmp_path / "a.yaml").unlink()
+        await watched.until_weights()
+        assert watched.source.errors() == []
+
+
+async def test_directories_moved_in_and_out(tmp_path: Path):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "a.yaml").write_text(policy("a"))
+    async with watching(root) as watched:
+        outside.rename(root / "in")
+        await watched.until_weights(a=1)
+        watched.write("in/deep/a.yaml", policy("a", 2))
+        await watched.until_weights(a=2)
+        (root / "in").rename(outside)
+        await watched.until_weights()
+
+
+async def test_a_directory_made_and_filled_at_once(tmp_path: Path):
+    async with watching(tmp_path) as watched:
+        (tmp_path / "x" / "y").mkdir(parents=True)
+        (tmp_path / "x" / "y" / "a.yaml").write_text(policy("a"))
+        await watched.until_weights(a=1)
+        (tmp_path / "x" / "y" / "a.yaml").write_text(policy("a", 2))
+        await watched.until_weights(a=2)
+
+
+async def test_a_mounted_config_map(tmp_path: Path):
+    """The kubelet writes a new directory, swaps the link ..data to it and removes the old one."""
+
+    def publish(generation: str, **files: str) -> None:
+        old = tmp_path / os.readlink(tmp_path / "..data") if (tmp_path / "..data").is_symlink() else None
+        (tmp_path / generation).mkdir()
+        for name, text in files.items():
+            (tmp_path / generation / f"{name}.yaml").write_text(text)
+        (tmp_path / "..data_tmp").symlink_to(generation)
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+        for name in files:
+            link = tmp_path / f"{name}.yaml"
+            if not link.is_symlink():
+                link.symlink_to(f"..data/{name}.yaml")
+        for link in tmp_path.glob("*.yaml"):
+            if link.stem not in files:
+                link.unlink()
+        if old:
+            for each in old.iterdir():
+                each.unlink()
+            old.rmdir()
+
+    publish("..2026_1", a=policy("a", 1), b=policy("b", 1))
+    async with watching(tmp_path) as watched:
+        assert watched.feed.weights() == {"a": 1, "b": 1}
+        publish("..2026_2", a=policy("a", 2), b=policy("b", 1))
+        await watched.until_weights(a=2, b=1)
+        publish("..2026_3", a=policy("a", 3), c=policy("c", 1))
+        await watched.until_weights(a=3, c=1)
+        gone = [change.ref.name for change in watched.feed.changes if isinstance(change, Gone)]
+        assert gone == ["b"]
+
+
+async def test_links_in_a_circle_end(tmp_path: Path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "up").symlink_to(tmp_path)
+    (tmp_path / "x" / "nowhere.yaml").symlink_to(tmp_path / "missing")
+    (tmp_path / "a.yaml").write_text(policy("a"))
+    files = snapshot(tmp_path)
+    assert [each.ref.name for each in files.objects()] == ["a"]
+    assert files.errors() == []
+
+
+async def test_the_directory_goes_and_comes_back(tmp_path: Path):
+    root, away = tmp_path / "root", tmp_path / "away"
+    root.mkdir()
+    (root / "a.yaml").write_text(policy("a"))
+    async with watching(root) as watched:
+        root.rename(away)
+        await watched.until(lambda: bool(watched.errors))
+        assert watched.feed.weights() == {"a": 1}
+        [error] = watched.source.errors()
+        assert str(root) in error.message
+        assert error.reason == "Unreadable"
+        away.rename(root)
+        await watched.until(lambda: watched.source.errors() == [])
+        watched.write("a.yaml", policy("a", 2))
+        await watched.until_weights(a=2)
+
+
+async def test_another_directory_in_its_place_is_read(tmp_path: Path):
+    one, two, link = tmp_path / "one", tmp_path / "two", tmp_path / "current"
+    for each, weight in ((one, 1), (two, 2)):
+        each.mkdir()
+        (each / "a.yaml").write_text(policy("a", weight))
+    link.symlink_to(one)
+    async with watching(link) as watched:
+        assert watched.feed.weights() == {"a": 1}
+        (tmp_path / "next").symlink_to(two)
+        (tmp_path / "next").rename(link)
+        await watched.until_weights(a=2)
+        (two / "a.yaml").write_text(policy("a", 3))
+        await watched.until_weights(a=3)
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+async def test_no_directory_at_the_start_is_one_clear_line(tmp_path: Path, name: str):
+    (tmp_path / "file").write_text("")
+    source = DirectorySource(tmp_path / name, Recorder())
+    with pytest.raises(SourceUnavailable) as raised:
+        await source.run()
+    assert str(tmp_path / name) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not source.synced.is_set()
+
+
+async def test_files_that_cannot_be_read_say_why(tmp_path: Path):
+    (tmp_path / "dir.yaml").mkdir()
+    (tmp_path / "big.yaml").touch()
+    os.truncate(tmp_path / "big.yaml", 17 * 1024 * 1024)
+    (tmp_path / b"\xff\n.yaml".decode(errors="surrogateescape")).write_text("")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    async with watching(tmp_path) as watched:
+        assert [str(error) for error in watched.source.errors()] == [
+            "\\\\udcff\\n.yaml: the file is empty; what it held before stays until it is filled or deleted",
+            "big.yaml: found 17825792 bytes, allowed 16777216",
+        ]
+
+
+async def test_an_error_is_told_once(tmp_path: Path):
+    async with watching(tmp_path) as watched:
+        watched.write("a.yaml", "kind: [")
+        await watched.until(lambda: len(watched.errors) == 1)
+        watched.write("b.yaml", policy("b"))
+        await watched.until_weights(b=1)
+        watched.write("a.yaml", "kind: [ ")
+        watched.write("b.yaml", policy("b", 2))
+        await watched.until_weights(b=2)
+        assert len(watched.errors) == 1

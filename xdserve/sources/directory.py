@@ -1,0 +1,239 @@
+"""A directory of files, watched live: the async shell around ``Files``.
+
+Good news is applied at once, bad news is looked at twice: a text that loses an object or does not read well may be
+half written, and a file that is gone may be about to be put back, so both are believed when they still stand
+``SETTLE`` later. Of an event only its path is used: what is there now is looked up, and once more after ``SETTLE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import watchfiles
+
+from translator.objects import Ref
+from xdserve.sources import Change, Feed, Source, SourceError
+from xdserve.sources.files import Files
+from xdserve.sources.tree import Look, SourceUnavailable, Tree, Wanted
+
+__all__ = ["DirectorySource", "SourceUnavailable", "report", "snapshot"]
+
+STEP_MS = 4  # how often the watcher collects; an event is told one to two steps after it
+DEBOUNCE_MS = 20  # the longest that a burst of events is held together
+TICK = 1.0  # seconds: how often the directory itself is looked at
+RESCAN = 30.0  # seconds: how often all files are, for a full queue of the kernel loses events without a word
+MOST_EVENTS = 4096  # a batch of more is a reason to look at all files
+SETTLE = 0.05  # seconds: when bad news is looked at again
+SETTLE_AT_LAST = 1.0  # seconds: a file that changes again and again is believed after that
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Bad news that waits for a second look: since when there is any, and since when this."""
+
+    since: float
+    unchanged_since: float
+    digest: int | None
+
+
+def report(errors: Sequence[SourceError]) -> None:
+    """Log new errors, one line for each object or document."""
+    groups: dict[tuple[Source, Ref | None, str], list[SourceError]] = {}
+    for error in errors:
+        groups.setdefault((error.source, error.object, error.reason), []).append(error)
+    for (source, ref, reason), same in groups.items():
+        more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
+        _log.warning(
+            "source error",
+            file=source.file,
+            document=source.document,
+            object=str(ref) if ref else None,
+            field=same[0].field or None,
+            reason=reason,
+            message=same[0].message + more,
+        )
+
+
+class DirectorySource:
+    """Feeds the objects of a directory, and of all below it, into ``feed``.
+
+    ``synced`` is set when the first scan has been fed. ``on_errors`` gets each error once, when it is new.
+    """
+
+    def __init__(
+        self, path: Path | str, feed: Feed, on_errors: Callable[[Sequence[SourceError]], None] = report
+    ) -> None:
+        self.synced = asyncio.Event()
+        self._tree = Tree(Path(path))
+        self._files = Files()
+        self._feed = feed
+        self._on_errors = on_errors
+        self._lost: SourceError | None = None
+        self._doubts: dict[str, _Doubt] = {}
+        self._again: dict[str, float] = {}  # absolute paths to look at again, and when by the loop's clock
+        self._touched: set[str] = set()
+        self._woken = asyncio.Event()
+
+    def errors(self) -> list[SourceError]:
+        """All that is wrong now."""
+        return [*([self._lost] if self._lost else []), *self._files.errors()]
+
+    def source(self, ref: Ref) -> Source | None:
+        """Where an object is written now."""
+        return self._files.source(ref)
+
+    async def run(self) -> None:
+        """Feed what is there, then every change, until cancelled.
+
+        Raises:
+            SourceUnavailable: there is no such directory, or it cannot be read, at the start.
+        """
+        self._tree.check()
+        while True:
+            try:
+                await self._follow()
+            except SourceUnavailable as error:
+                if not self.synced.is_set():
+                    raise
+                self._lose(str(error))
+                await asyncio.sleep(TICK)
+
+    def _lose(self, message: str) -> None:
+        """The directory is away: all that it held stays."""
+        error = SourceError(Source(".", 0), None, "", message, "Unreadable")
+        if error != self._lost:
+            self._lost = error
+            self._on_errors([error])
+
+    async def _follow(self) -> None:
+        """Watch the directory for as long as it is the same one."""
+        identity = self._tree.identity()
+        async with self._watching() as watcher:
+            await self._scan()
+            if not watcher.done():
+                self._lost = None
+            self.synced.set()
+            rescan = self._now() + RESCAN
+            while not watcher.done():
+                await self._wait()
+                if self._tree.identity() != identity:
+                    return
+                if self._now() >= rescan or len(self._touched) > MOST_EVENTS:
+                    rescan = self._now() + RESCAN
+                    await self._scan()
+                await self._look_at_touched()
+
+    @contextlib.asynccontextmanager
+    async def _watching(self) -> AsyncIterator[asyncio.Task[None]]:
+        watcher = asyncio.create_task(self._watch())
+        try:
+            await asyncio.sleep(0)  # the watcher's first step sets up its watches: nothing after it is missed
+            yield watcher
+        finally:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+        if not watcher.cancelled() and (error := watcher.exception()):
+            # Without events (the kernel's limit of watches is the usual reason) there is still the looking.
+            self._lose(f"{self._tree.root} cannot be watched: {error}")
+            await asyncio.sleep(TICK)
+
+    async def _watch(self) -> None:
+        changes = watchfiles.awatch(
+            self._tree.root,
+            watch_filter=None,
+            step=STEP_MS,
+            debounce=DEBOUNCE_MS,
+            ignore_permission_denied=True,
+        )
+        async for batch in changes:
+            self._touched.update(path for _, path in batch)
+            self._woken.set()
+
+    async def _wait(self) -> None:
+        """Until an event, the next second look or the next tick."""
+        now = self._now()
+        until = min(self._again.values(), default=now + TICK)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(until - now, TICK)):
+                await self._woken.wait()
+
+    async def _look_at_touched(self) -> None:
+        now = self._now()
+        touched, self._touched = self._touched, set()
+        self._woken.clear()
+        due = {path for path, time in self._again.items() if time <= now}
+        for path in due:
+            del self._again[path]
+        self._again.update(dict.fromkeys(touched, now + SETTLE))
+        if touched or due:
+            self._apply(*await asyncio.to_thread(self._look, touched | due))
+
+    def _look(self, paths: set[str]) -> tuple[Wanted, list[Look]]:
+        wanted = self._tree.touched(paths)
+        return wanted, self._tree.look(wanted)
+
+    async def _scan(self) -> None:
+        wanted = await asyncio.to_thread(self._tree.everything)
+        self._apply(wanted, await asyncio.to_thread(self._tree.look, wanted))
+
+    def _apply(self, wanted: Wanted, looks: list[Look]) -> None:
+        """Feed what is certain; the first time all is, for there is nothing that could be lost."""
+        for path in wanted.exact - {look.path for look in looks}:
+            self._doubts.pop(path, None)  # it is again what it was
+        certain = [look for look in looks if not self.synced.is_set() or self._is_certain(look)]
+        changes: list[Change] = []
+        new_errors: list[SourceError] = []
+        for look in certain:
+            self._tree.accept(look)
+            update = self._files.apply(look.reading)
+            changes += update.changes
+            new_errors += update.new_errors
+        if changes or not self.synced.is_set():
+            self._feed.apply(changes)
+        if new_errors:
+            self._on_errors(new_errors)
+
+    def _is_certain(self, look: Look) -> bool:
+        now, digest = self._now(), look.seen.digest
+        doubt = self._doubts.pop(look.path, None)
+        if not look.rewritten and not self._files.doubts(look.reading):
+            return True
+        since = doubt.since if doubt else now
+        unchanged_since = doubt.unchanged_since if doubt and doubt.digest == digest else now
+        if now >= unchanged_since + SETTLE or now >= since + SETTLE_AT_LAST:
+            return True
+        self._doubts[look.path] = _Doubt(since, unchanged_since, digest)
+        self._again[str(self._tree.root / look.path)] = unchanged_since + SETTLE
+        return False
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def snapshot(*paths: Path) -> Files:
+    """What files and directories say at this moment. This blocks.
+
+    Raises:
+        SourceUnavailable: one of them is not there, or cannot be read.
+    """
+    files = Files()
+    for path in paths:
+        if path.is_dir():
+            tree = Tree(path)
+            tree.check()
+            for look in tree.look(tree.everything()):
+                files.apply(look.reading)
+            continue
+        try:
+            files.update(str(path), path.read_bytes())
+        except OSError as error:
+            raise SourceUnavailable(f"{path}: {error.strerror}") from error
+    return files
