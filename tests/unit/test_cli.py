@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
+import structlog
 import typer
 import yaml
+from aiohttp import ClientSession
 
 import bootstrap
+from tests.support.wait import wait_until
 from xdserve import cli
 from xdserve.settings import Settings, flag_of
 
@@ -28,6 +35,18 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "xdserve", *arguments],
         capture_output=True, text=True, check=False, timeout=60, env={**environment, "NO_COLOR": "1", **variables},
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _as_found() -> Iterator[None]:
+    """Commands configure the log of the whole process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
 
 
 def test_version() -> None:
@@ -124,63 +143,115 @@ def test_bootstrap_prints_what_is_rendered(form: str, read: object) -> None:
     assert read(result.stdout) == expected
 
 
-@pytest.fixture
-def fake_app(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Stands for what the program runs, which has tests of its own: here it is about flags, output and exit codes."""
-    module = ModuleType("xdserve.app")
-    monkeypatch.setitem(sys.modules, "xdserve.app", module)
-    monkeypatch.setattr("xdserve.app", module, raising=False)
-    monkeypatch.setattr("xdserve.log.configure", lambda *_: None)
-    return module
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+INVALID = """
+apiVersion: xdserve.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: iris, namespace: models}
+spec:
+  targetRef: {group: serving.kserve.io, kind: InferenceService, name: iris}
+  split: [{backend: predictor, weight: -1}]
+"""
 
 
-RESOURCES = {"models/iris": {"clusters": [{"name": "models/iris/größer", "connect_timeout": "2s"}], "routes": []}}
+@pytest.mark.parametrize(("form", "read"), [("yaml", yaml.safe_load), ("json", json.loads)])
+def test_translate_prints_resources_by_gateway(form: str, read: object, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["translate", str(EXAMPLES), "-o", form]) == 0
+    out, err = capfd.readouterr()
+    resources = read(out)
+    assert set(resources) == {"models/iris", "models/iris-v2", "models/mnist"}
+    assert set(resources["models/iris"]) == {"clusters", "endpoints", "listeners", "routes"}
+    assert err == ""
+
+    assert cli.main(["translate", str(EXAMPLES), "-o", form, "--gateway", "models/iris"]) == 0
+    assert read(capfd.readouterr().out) == {"models/iris": resources["models/iris"]}
+
+
+def test_translate_heeds_the_settings(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["translate", str(EXAMPLES / "iris"), "--domain", "models.example"]) == 0
+    out = capfd.readouterr().out
+    assert "iris-models.models.example" in out
+    assert "example.com" not in out
+
+
+def test_a_warning_is_said_and_is_no_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = (EXAMPLES / "iris" / "iris.yaml").read_text()
+    ignored = text.replace("  predictor:\n", "  predictor:\n    canaryTrafficPercent: 10\n", 1)
+    (tmp_path / "iris.yaml").write_text(ignored)
+    assert cli.main(["translate", str(tmp_path)]) == 0
+    out, err = capfd.readouterr()
+    assert set(yaml.safe_load(out)) == {"models/iris"}
+    assert any(line.startswith("warning: ") and "canaryTrafficPercent" in line for line in err.splitlines())
 
 
 @pytest.mark.parametrize(
-    ("findings", "code"), [([], 0), (["warning: a: b"], 0), (["warning: a: b", "iris.yaml: spec: c"], 1)]
+    ("text", "said"),
+    [
+        (INVALID, "found -1"),
+        ("a: [\n", "objects.yaml"),
+        ("", "no InferenceService or Inference here"),
+    ],
 )
-def test_translate_prints_resources_and_findings(
-    findings: list[str], code: int, fake_app: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    calls: list[tuple[object, ...]] = []
-
-    def translate(*arguments: object) -> SimpleNamespace:
-        calls.append(arguments)
-        return SimpleNamespace(resources=RESOURCES, findings=findings)
-
-    fake_app.translate = translate
-    flags = ("--gateway", "models/iris", "--domain", "models.example", "--allowed-hosts", "a=b.example")
-    assert cli.main(["translate", str(tmp_path), *flags, "--name-backends-in-errors"]) == code
-    out, err = capfd.readouterr()
-    assert yaml.safe_load(out) == RESOURCES
-    assert err.splitlines() == findings
-    (paths, gateway, settings) = calls[0]
-    assert (paths, gateway, settings.domain) == ([tmp_path], "models/iris", "models.example")
-    assert (settings.allowed_hosts, settings.name_backends_in_errors) == ({"a": ("b.example",)}, True)
-
-    assert cli.main(["translate", str(tmp_path), "-o", "json"]) == code
-    assert json.loads(capfd.readouterr().out) == RESOURCES
+def test_findings_are_lines_and_exit_1(text: str, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "objects.yaml").write_text(text)
+    assert cli.main(["translate", str(tmp_path)]) == 1
+    errors = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert any(said in line for line in errors), errors
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_serve_runs_the_program_and_gives_its_exit_code(code: int, fake_app: ModuleType, tmp_path: Path) -> None:
-    async def serve(settings: Settings) -> int:
-        assert settings.source == tmp_path
-        assert settings.linger == 0.5
-        return code
+@contextmanager
+def serving(*arguments: str, log: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        sys.executable,
+        "-m",
+        "xdserve",
+        "serve",
+        "--log-format",
+        "json",
+        "--admin-address",
+        "127.0.0.1:0",
+        *arguments,
+    ]
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
-    fake_app.serve = serve
-    assert cli.main(["serve", "--source", str(tmp_path), "--linger", "0.5"]) == code
+
+def events(log: Path) -> dict[str, dict[str, object]]:
+    return {entry["event"]: entry for entry in map(json.loads, log.read_text().splitlines())}
 
 
-def test_ctrl_c_is_quiet(fake_app: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    async def serve(_: Settings) -> int:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_serve_becomes_ready_and_stops_when_told(number: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serving("--source", str(EXAMPLES), "--xds-address", "127.0.0.1:0", log=log) as process:
+        await wait_until(lambda: '"ready"' in log.read_text(), 30)
+        async with (
+            ClientSession(f"http://{events(log)['listening']['admin']}") as client,
+            client.get("/readyz") as answer,
+        ):
+            assert answer.status == 200
+        process.send_signal(number)
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    assert events(log)["ready"]["gateways"] == 3
 
-    fake_app.serve = serve
-    assert cli.main(["serve", "--source", str(tmp_path)]) == 130
-    assert capfd.readouterr() == ("", "")
+
+async def test_serve_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    missing = tmp_path / "none"
+    with serving("--source", str(missing), "--xds-address", "127.0.0.1:0", log=log) as process:
+        assert await asyncio.to_thread(process.wait, 30) == 1
+    assert str(missing) in str(events(log)["cannot start"]["cause"])
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        options = ("--source", str(EXAMPLES), "--xds-address", "127.0.0.1:0", "--admin-address", address)
+        with serving(*options, log=log) as process:
+            assert await asyncio.to_thread(process.wait, 30) == 1
+    assert str(events(log)["cannot start"]["cause"]).startswith(f"admin_address {address}: ")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
