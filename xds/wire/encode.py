@@ -136,8 +136,8 @@ class _Encoders(Functions):
         """What a field of bytes holds; in Any that may be the message packed."""
         # Without isinstance: Message is an abstract class, whose check is slow.
         kind: Any = type(value)
-        data: bytes = value if kind is bytes else self[kind](value)
-        return data
+        made: Callable[..., bytes] = bytes if kind is bytes else self[kind]
+        return made(value)
 
     def make(self, cls: type[Message], name: str) -> Callable[..., Any]:
         lines = [f"def {name}(m):", f" if type(m) is not {self.constant(cls, 'C')}: wrong(m)", " r = b''"]
@@ -289,18 +289,18 @@ def _failures(functions: _Encoders, message: Message) -> Iterator[tuple[str, obj
     """The fields, or elements of fields, that fail: the piece of the path, the value, the error."""
     for field in fields_of(type(message)):
         value = getattr(message, field.name)
-        for step, inner, alone in _elements(value):
+        for step, inner, alone in _elements(field, value):
             try:
                 functions[type(message)](type(message)(**{field.name: alone}))
             except _ERRORS as error:
                 yield f".{field.name}{step}", inner, error
 
 
-def _elements(value: object) -> Iterator[tuple[str, object, object]]:
+def _elements(field: Field, value: object) -> Iterator[tuple[str, object, object]]:
     """The elements of a list or map, or the value itself: step of the path, element, the field with it alone."""
-    if isinstance(value, list | tuple) and value:
+    if field.repeated and isinstance(value, list | tuple):
         yield from ((f"[{index}]", item, [item]) for index, item in enumerate(value))
-    elif isinstance(value, dict):
+    elif field.entry and isinstance(value, dict):
         yield from ((f"[{key!r}]", item, {key: item}) for key, item in value.items())
     else:
         yield "", value, value
