@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,37 +18,74 @@ from tests.support.processes import clean_environment, exists
 from tests.support.wait import wait_until
 
 DEMO = [sys.executable, "-m", "xdserve", "demo", "--plain"]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": clean_environment()}
+
+
+class Run(NamedTuple):
+    status: int
+    text: str
+    errors: str
+    figures: dict
+    answer: dict | None
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One run of the demo: its exit, what it printed, and its figures."""
+    """One run of the demo, left running at its end until Ctrl-C: exit, what it said, figures, an answer meanwhile."""
     file = tmp_path_factory.mktemp("demo") / "figures.json"
-    command = [*DEMO, "--seconds", "1", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=clean_environment())
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done, json.loads(file.read_text())
+    command = [*DEMO, "--seconds", "1", "--json", str(file), "--keep"]
+    with heeded_ctrl_c(), subprocess.Popen(command, **PIPES) as demo:
+        lines = list(until_kept(demo.stdout))
+        answer = ask(lines)
+        demo.send_signal(signal.SIGINT)
+        rest, errors = demo.communicate(timeout=30)
+    text = "".join(lines) + rest
+    return Run(demo.returncode, text, errors, json.loads(file.read_text()), answer)
 
 
-@pytest.fixture
+def until_kept(lines):
+    """The lines up to the last of those to try, or to the end of a demo that did not get there."""
+    for line in lines:
+        yield line
+        if line.endswith("/clusters\n"):
+            return
+
+
+def ask(lines):
+    """What the first address to try answers."""
+    url = re.search(r"http://\S+:predict", "".join(lines))
+    if url is None:
+        return None
+    request = urllib.request.Request(url[0], data=b'{"instances": [[1]]}')
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+@contextmanager
 def heeded_ctrl_c():
     """Children hear SIGINT, also where the tests run in the background of a shell that has it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
 def steps(run):
-    return {step["name"]: step for step in run[1]["steps"]}
+    return {step["name"]: step for step in run.figures["steps"]}
 
 
 def test_all_promises_held(run):
-    done, figures = run
-    assert figures["held"]
-    assert [step["name"] for step in figures["steps"] if not step["held"]] == []
-    assert done.stderr == ""
-    assert "What was promised" in done.stdout
+    assert run.status == 0, run.text + run.errors
+    assert run.figures["held"]
+    assert [step["name"] for step in run.figures["steps"] if not step["held"]] == []
+    assert run.errors == ""
+    assert "What was promised" in run.text
+
+
+def test_it_is_left_running_to_be_tried(run):
+    assert run.answer["variant"] in {"stable", "v2"}
 
 
 def test_each_step_has_its_requests_and_none_failed(steps):
@@ -95,7 +136,6 @@ def test_what_is_broken_is_named(steps):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.usefixtures("heeded_ctrl_c")
 async def test_nothing_is_left_when_it_is_ended(number, status):
     pids = end_while_it_runs(number, status)
     assert len(pids) == 4
@@ -103,7 +143,7 @@ async def test_nothing_is_left_when_it_is_ended(number, status):
 
 
 def end_while_it_runs(number, status):
-    with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+    with heeded_ctrl_c(), subprocess.Popen(DEMO, **PIPES) as demo:
         assert demo.stdout.readline().startswith("... ")
         pids = children_of(demo.pid)
         demo.send_signal(number)
@@ -124,7 +164,13 @@ def parent_of(pid):
         return 0
 
 
-def test_no_envoy_is_one_line():
-    done = subprocess.run([*DEMO, "--envoy", "/no/such/envoy"], capture_output=True, text=True, timeout=60, check=False)
-    line = "xdserve demo: /no/such/envoy is no program that can be run: name an Envoy binary"
-    assert (done.returncode, done.stderr.splitlines()) == (2, [line])
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        (["--envoy", "/no/such/envoy"], "/no/such/envoy is no program that can be run: name an Envoy binary"),
+        (["--json", "/no/such/file"], "/no/such/file: No such file or directory"),
+    ],
+)
+def test_what_makes_a_start_impossible_is_one_line(option, line):
+    done = subprocess.run([*DEMO, *option], **PIPES, timeout=60, check=False)
+    assert (done.returncode, done.stderr.splitlines()) == (2, [f"xdserve demo: {line}"])

@@ -53,11 +53,17 @@ class Step:
             "wanted": dict(self.wanted),
             "observed": {name: round(count / total, 6) for name, count in self.counts.items()},
             "counts": dict(self.counts),
-            "interval": {name: list(pair) for name, pair in statistics.intervals(self.counts).items()},
+            "interval": {
+                name: [round(end, 6) for end in ends] for name, ends in statistics.intervals(self.counts).items()
+            },
         }
         if self.edit_to_answer_ms is not None:
             result["edit_to_answer_ms"] = dict(self.edit_to_answer_ms)
         return result | dict(self.figures)
+
+
+def _rounded(ends: tuple[float, float]) -> list[float]:
+    return [round(end, 6) for end in ends]
 
 
 class Reporter(Protocol):

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
 
 from aiohttp import ClientError
 from rich.console import Console
@@ -21,16 +22,20 @@ from xdserve.demo.steps import Play
 
 _TERMINATED = 128 + signal.SIGTERM
 
-SCENARIO: tuple[Callable[[Play], Awaitable[Step]], ...] = (
-    steps.canary,
-    steps.moved,
-    steps.latency,
-    steps.testers,
-    steps.sticky,
-    steps.broken_yaml,
-    steps.bad_field,
-    steps.mended,
-)
+SCENARIO: dict[str, Callable[[Play, str], Awaitable[Step]]] = {
+    "canary 90/10": steps.canary,
+    "edited to 50/50": steps.moved,
+    "edit to first answer": steps.latency,
+    "tester's header": steps.testers,
+    "sticky cookie": steps.sticky,
+    "broken YAML": steps.broken_yaml,
+    "bad field": steps.bad_field,
+    "mended to 75/25": steps.mended,
+}
+
+
+class CannotWriteError(Exception):
+    """The file for the figures cannot be written."""
 
 
 def play(options: Options) -> int:
@@ -38,12 +43,23 @@ def play(options: Options) -> int:
     console = Console(color_system=None, width=120) if options.plain else Console()
     plain = options.plain or not console.is_terminal
     try:
+        _check_writable(options.json)
         return asyncio.run(_play(options, console, plain=plain))
-    except (EnvoyNotFoundError, ChildError) as error:
+    except (EnvoyNotFoundError, ChildError, CannotWriteError) as error:
         sys.stderr.write(f"xdserve demo: {error}\n")
         return 2
     except asyncio.CancelledError:  # SIGTERM: all children have been stopped on the way here
         return _TERMINATED
+
+
+def _check_writable(file: Path | None) -> None:
+    """Say now, rather than after the run, that the figures cannot be written."""
+    if file is None:
+        return
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise CannotWriteError(f"{file}: {error.strerror}") from error
 
 
 async def _play(options: Options, console: Console, *, plain: bool) -> int:
@@ -63,21 +79,21 @@ async def _play(options: Options, console: Console, *, plain: bool) -> int:
 async def _steps(play: Play) -> list[Step]:
     done = []
     async with play.traffic.running():
-        for step in SCENARIO:
-            done.append(await _guarded(step, play))
+        for name, step in SCENARIO.items():
+            done.append(await _guarded(play, name, step))
             play.reporter.done(done[-1])
     return done
 
 
-async def _guarded(step: Callable[[Play], Awaitable[Step]], play: Play) -> Step:
+async def _guarded(play: Play, name: str, step: Callable[[Play, str], Awaitable[Step]]) -> Step:
     """One step; what does not come in time makes it fail, not the demo."""
     try:
-        return await step(play)
+        return await step(play, name)
     except (TimeoutError, OSError, LostError, ClientError) as error:
         play.stage.children.check()
         expected = (step.__doc__ or "").partition("\n")[0]
         return Step(
-            name=step.__name__.replace("_", " "), expected=expected, seen=str(error) or "nothing in time",
+            name=name, expected=expected, seen=str(error) or "nothing in time",
             held=False, requests=0, failed=play.traffic.failed, wanted={}, counts={},
         )  # fmt: skip
 

@@ -64,22 +64,22 @@ class Play:
         )  # fmt: skip
 
 
-async def canary(play: Play) -> Step:
+async def canary(play: Play, name: str) -> Step:
     """The split as it is written in the example."""
     failed = play.traffic.failed
     tally = await play.measure("the canary as written: 90/10")
-    return play.share_step("canary 90/10", tally, failed)
+    return play.share_step(name, tally, failed)
 
 
-async def moved(play: Play) -> Step:
+async def moved(play: Play, name: str) -> Step:
     """An edit of the file moves the split."""
     failed = play.traffic.failed
     await play.move(50, 50)
     tally = await play.measure("the file edited: 90/10 -> 50/50")
-    return play.share_step("edited to 50/50", tally, failed)
+    return play.share_step(name, tally, failed)
 
 
-async def latency(play: Play) -> Step:
+async def latency(play: Play, name: str) -> Step:
     """From the rename of the edited file to the first answer by the new rule."""
     failed, traffic = play.traffic.failed, play.traffic
     await play.move(100, 0)
@@ -97,7 +97,7 @@ async def latency(play: Play) -> Step:
         wrong += after.variants.total() - after.variants[wanted]
         whole.variants += after.variants
         whole.statuses += after.statuses
-    return _latency_step(whole, times, wrong=wrong, failed=traffic.failed - failed)
+    return _latency_step(name, whole, times, wrong=wrong, failed=traffic.failed - failed)
 
 
 async def _flip(play: Play, variant: str, text: str) -> float:
@@ -107,17 +107,17 @@ async def _flip(play: Play, variant: str, text: str) -> float:
     return (await asyncio.wait_for(first, _LIVE_SECONDS) - renamed) * 1000
 
 
-def _latency_step(whole: Tally, times: list[float], *, wrong: int, failed: int) -> Step:
+def _latency_step(name: str, whole: Tally, times: list[float], *, wrong: int, failed: int) -> Step:
     figures = statistics.summary(times)
     return Step(
-        name="edit to first answer", expected=f"{EDITS} edits or more, none answered by the old rule after the new",
+        name=name, expected=f"{EDITS} edits or more, none answered by the old rule after the new",
         seen=f"{len(times)} edits: median {figures['median']} ms, p99 {figures['p99']} ms; {wrong} by the old rule",
         held=len(times) >= EDITS and wrong == 0 and failed == 0,
         requests=whole.total, failed=failed, wanted={}, counts=dict(whole.variants), edit_to_answer_ms=figures,
     )  # fmt: skip
 
 
-async def testers(play: Play) -> Step:
+async def testers(play: Play, name: str) -> Step:
     """A tester's header always leads to the new model, whatever the split."""
     failed = play.traffic.failed
     await play.move(90, 10)
@@ -128,13 +128,13 @@ async def testers(play: Play) -> Step:
         await traffic.until(tally, requests=REQUESTS, seconds=play.seconds)
     lost = play.traffic.failed - failed + traffic.failed
     return Step(
-        name="tester's header", expected=percent(wanted), seen=percent(tally.shares()),
+        name=name, expected=percent(wanted), seen=percent(tally.shares()),
         held=set(tally.variants) == {"v2"} and lost == 0,
         requests=tally.total, failed=lost, wanted=wanted, counts=dict(tally.variants),
     )  # fmt: skip
 
 
-async def sticky(play: Play) -> Step:
+async def sticky(play: Play, name: str) -> Step:
     """New users meet the backend of their first answer again, and are split as wanted."""
     failed = play.traffic.failed
     await play.stage.edit(play.stage.policy.sticky())
@@ -147,7 +147,7 @@ async def sticky(play: Play) -> Step:
     counts = {variant: first[variant] for variant in play.wanted} | dict(first)
     lost = play.traffic.failed - failed + tally.failed
     return Step(
-        name="sticky cookie", expected=f"{USERS} of {USERS} users meet the same backend again; {percent(play.wanted)}",
+        name=name, expected=f"{USERS} of {USERS} users meet the same backend again; {percent(play.wanted)}",
         seen=f"{faithful} of {len(visits)}; {percent({name: count / len(visits) for name, count in counts.items()})}",
         held=faithful == len(visits) == USERS and statistics.agrees(play.wanted, counts) and lost == 0,
         requests=tally.total, failed=lost, wanted=play.wanted, counts=counts, figures={"same": faithful},
@@ -185,15 +185,15 @@ def _faithful(answers: list[Answer]) -> bool:
     return bool(answers[0].cookie) and len({answer.variant for answer in answers}) == 1
 
 
-async def broken_yaml(play: Play) -> Step:
+async def broken_yaml(play: Play, name: str) -> Step:
     """A file that is no YAML any more changes nothing, and it is said where it is broken."""
-    return await _broken(play, "broken YAML", play.stage.policy.good.replace("spec:", "spec: {", 1), "")
+    return await _broken(play, name, play.stage.policy.good.replace("spec:", "spec: {", 1), "")
 
 
-async def bad_field(play: Play) -> Step:
+async def bad_field(play: Play, name: str) -> Step:
     """A value that is not allowed changes nothing, and its field is named."""
     text = re.sub(r"(backend: v2, weight: )\d+", r"\g<1>-5", play.stage.policy.good, count=1)
-    return await _broken(play, "bad field", text, "spec.split[1].weight")
+    return await _broken(play, name, text, "spec.split[1].weight")
 
 
 async def _broken(play: Play, name: str, text: str, field: str) -> Step:
@@ -217,13 +217,13 @@ async def _error(stage: Stage, field: str) -> dict[str, Any] | None:
     return next((error for error in found if error["field"] == field and error["source"]["document"] is not None), None)
 
 
-async def mended(play: Play) -> Step:
+async def mended(play: Play, name: str) -> Step:
     """The mended file is live at once, and nothing is left to complain about."""
     failed = play.traffic.failed
     await play.move(75, 25)
     await until(lambda: _no_errors(play.stage), "/debug/errors to be empty")
     tally = await play.measure("mended, and moved on to 75/25")
-    step = play.share_step("mended to 75/25", tally, failed)
+    step = play.share_step(name, tally, failed)
     expected, seen = (f"{text}; no errors listed" for text in (step.expected, step.seen))
     return dataclasses.replace(step, expected=expected, seen=seen, figures={"errors": []})
 
