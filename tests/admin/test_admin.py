@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ class Node:
     """What the xDS server's own view of a node looks like: dataclasses, enums and sets."""
 
     id: str
+    connected_since: datetime
     sent: Mapping[ResourceType, Mapping[str, str]]
     waiting: frozenset[str] = frozenset()
 
@@ -126,9 +128,17 @@ async def test_status_and_errors_have_their_documented_shapes(client: ClientSess
 
 
 async def test_a_node_is_shown_from_its_dataclass(client: ClientSession, state: FakeState) -> None:
-    state.nodes_ = [Node("iris-1", {ResourceType.CLUSTER: {"models/iris/stable": "a1"}}, frozenset({"b", "a"}))]
+    state.nodes_ = [
+        Node(
+            "iris-1",
+            datetime(2026, 11, 1, 12, tzinfo=UTC),
+            {ResourceType.CLUSTER: {"models/iris/stable": "a1"}},
+            frozenset({"b", "a"}),
+        )
+    ]
     expected = {
         "id": "iris-1",
+        "connected_since": "2026-11-01T12:00:00.000Z",
         "sent": {ResourceType.CLUSTER.value: {"models/iris/stable": "a1"}},
         "waiting": ["a", "b"],
     }

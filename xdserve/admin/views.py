@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Protocol, TypedDict
@@ -16,7 +17,7 @@ Record = Any
 
 
 class ErrorSource(TypedDict):
-    """Where an error was read: the file (relative to the source) and the document in it, from 1; 0 is the file as a whole."""
+    """Where an error was read: the file, relative to the source, and which of its documents (0: the file as a whole)."""
 
     file: str
     document: int
@@ -100,6 +101,7 @@ _PLAIN: tuple[tuple[type, Callable[[Any], object]], ...] = (
     (Mapping, lambda value: {str(key): item for key, item in value.items()}),
     (AbstractSet, sorted),
     (PurePath, str),
+    (datetime, lambda value: value.isoformat(timespec="milliseconds").replace("+00:00", "Z")),
     (bytes, bytes.hex),
 )
 
