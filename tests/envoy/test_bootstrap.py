@@ -10,12 +10,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
 import bootstrap
+from tests.support.envoy import running_envoy
+from tests.support.processes import Children, clean_environment, free_ports
 from tests.support.wait import wait_until
 
 ENVOY = Path(sys.executable).with_name("envoy")
@@ -113,3 +116,78 @@ async def test_it_reads_long_regular_expressions(admin: ClientSession) -> None:
     async with admin.get("/runtime") as response:
         entries = (await response.json())["entries"]
     assert int(entries["re2.max_program_size.error_level"]["final_value"]) >= 100_000
+
+
+SERVICE = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {{name: iris, namespace: models}}
+spec: {{predictor: {{}}}}
+---
+apiVersion: xdserve.io/v1alpha1
+kind: ServiceGateway
+metadata: {{name: iris, namespace: models}}
+spec:
+  targetRef: {{group: serving.kserve.io, kind: InferenceService, name: iris}}
+  address: 127.0.0.1
+  port: {port}
+"""
+
+
+XDSERVE = (sys.executable, "-m", "xdserve")
+SEEN = ("xdserve_connected_envoys 1.0", 'xdserve_acks_total{type="lds"} 1.0', "xdserve_streams_total 1.0")
+
+
+def printed_bootstrap(xds: int, admin: int) -> str:
+    options = ("--gateway", "models/iris", "--node-id", "pod-1")
+    addresses = ("--xds-address", f"localhost:{xds}", "--admin-address", f"127.0.0.1:{admin}")
+    command = [*XDSERVE, "bootstrap", *options, *addresses]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment()).stdout
+
+
+async def test_with_a_server_it_is_ready_and_seen(tmp_path: Path) -> None:
+    objects = tmp_path / "objects"
+    objects.mkdir()
+    port, xds, admin, envoy_admin = free_ports(4)
+    (objects / "iris.yaml").write_text(SERVICE.format(port=port))
+    addresses = ("--xds-address", f"127.0.0.1:{xds}", "--admin-address", f"127.0.0.1:{admin}")
+    serve = [*XDSERVE, "serve", "--source", str(objects), *addresses]
+    made = await asyncio.to_thread(printed_bootstrap, xds, envoy_admin)
+    async with AsyncExitStack() as stack:
+        children = stack.enter_context(Children(tmp_path))
+        stack.enter_context(running_envoy(tmp_path, made, envoy_admin))
+        envoy = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{envoy_admin}"))
+        server = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{admin}"))
+        await wait_until(lambda: answers(envoy, "/ready", 503), DEADLINE)  # it waits for its server
+
+        running = children.start("serve", serve, clean_environment())
+        await wait_until(lambda: answers(envoy, "/ready", 200), DEADLINE)
+        await wait_until(lambda: has_node(server), DEADLINE)
+        await wait_until(lambda: has_metrics(server), DEADLINE)
+
+        running.stop()  # a server that is gone is no outage
+        assert await stat(envoy, "listener_manager.total_listeners_active") == 1
+        assert await answers(envoy, "/ready", 200)
+        children.start("serve-again", serve, clean_environment())
+        await wait_until(lambda: has_node(server), DEADLINE)
+
+
+async def has_metrics(server: ClientSession) -> bool:
+    _, metrics = await text(server, "/metrics")
+    return all(f"\n{line}\n" in metrics for line in SEEN)
+
+
+async def answers(client: ClientSession, path: str, status: int) -> bool:
+    try:
+        return (await text(client, path))[0] == status
+    except ClientConnectionError:
+        return False
+
+
+async def has_node(server: ClientSession) -> bool:
+    try:
+        async with server.get("/debug/nodes") as response:
+            streams = [node["stream"] for node in await response.json()]
+            return [(stream["gateway"], stream["node_id"]) for stream in streams] == [("models/iris", "pod-1")]
+    except ClientConnectionError:
+        return False

@@ -17,7 +17,7 @@ Record = Any
 
 
 class ErrorSource(TypedDict):
-    """Where an error was read: the file, relative to the source, and which of its documents (0: the file as a whole)."""
+    """Where an error was read: the file, relative to the source, and its document (0: the file as a whole)."""
 
     file: str
     document: int
