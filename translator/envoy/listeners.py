@@ -15,6 +15,7 @@ from xds.api.envoy.config.accesslog.v3 import AccessLogFilter, ResponseFlagFilte
 from xds.api.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
 from xds.api.envoy.config.core.v3 import (
     Address,
+    CidrRange,
     DataSource,
     Http2ProtocolOptions,
     HttpProtocolOptions,
@@ -52,6 +53,10 @@ CONNECTION_WINDOW = 1024 * KIB
 CONNECTION_IDLE = timedelta(hours=1)
 HEADERS_TIMEOUT = timedelta(seconds=10)
 """Envoy's "Configuring Envoy as an edge proxy"; that page's request timeout is left out: answers stream for long."""
+
+NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
+"""Whom Envoy trusts as internal: what comes from a private address is a client like any other, whose request id is
+not kept. No client has this address; with an empty list Envoy trusts all private ones (tried)."""
 
 RETRY_AFTER = 5
 
@@ -93,8 +98,7 @@ def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
         request_headers_timeout=HEADERS_TIMEOUT,
         use_remote_address=True,
         xff_num_trusted_hops=gateway.trusted_hops,
-        # Nobody is internal: what comes from a private address is a client like any other.
-        internal_address_config=HttpConnectionManagerInternalAddressConfig(),
+        internal_address_config=HttpConnectionManagerInternalAddressConfig(cidr_ranges=[NOBODY]),
         early_header_mutation_extensions=[_drop_envoy_headers()],
         normalize_path=True,
         merge_slashes=True,
