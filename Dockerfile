@@ -13,6 +13,7 @@ COPY xds xds
 COPY translator translator
 COPY bootstrap bootstrap
 COPY xdserve xdserve
+COPY examples examples
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/xdserve/bin/python install --no-deps --no-index /wheels/*.whl \
  && /opt/xdserve/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/xdserve
