@@ -173,6 +173,8 @@ def _stats_config() -> dict[str, Any]:
 
 
 def _overload_manager(max_connections: int) -> dict[str, Any]:
+    # Memory has no monitor: the cgroup's figure counts page cache, which the kernel would give back, and a fixed
+    # heap needs the limit of the pod, which only who makes the pod knows.
     name = "envoy.resource_monitors.global_downstream_max_connections"
     kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     config = {"@type": f"type.googleapis.com/{kind}", "max_active_downstream_connections": max_connections}
@@ -181,5 +183,5 @@ def _overload_manager(max_connections: int) -> dict[str, Any]:
 
 def _runtime() -> dict[str, Any]:
     # Envoy refuses regular expressions above a program size of 100, and with one all routes of the gateway;
-    # their size is bounded where policies are read.
-    return {"layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 100_000}}]}
+    # RE2 itself bounds their memory, in Envoy and where policies are read alike.
+    return {"layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 2**32 - 1}}]}
