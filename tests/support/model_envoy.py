@@ -10,6 +10,7 @@ The bodies of the resources are not Envoy's messages but `Body` as JSON.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
@@ -60,6 +61,8 @@ class ModelEnvoy:
     subscribed: dict[ResourceType, set[str]] = field(default_factory=lambda: {t: set() for t in ResourceType})
     awaited: set[tuple[ResourceType, str]] = field(default_factory=set)
     """Names asked for that no response has mentioned since."""
+    asks: Counter[tuple[ResourceType, str]] = field(default_factory=Counter)
+    """How often a name was asked for, on this stream; each may bring a refused version once more."""
     refused: dict[tuple[ResourceType, str], set[str]] = field(default_factory=dict)
     """Versions in responses that were refused on this stream."""
     resources_received: int = 0
@@ -77,6 +80,7 @@ class ModelEnvoy:
         self._withheld.clear()
         self._asked.clear()
         self.awaited.clear()
+        self.asks.clear()
         self.refused.clear()
         self._introduced = False
         self.resources_received = 0
@@ -115,19 +119,27 @@ class ModelEnvoy:
     def subscribe(self, type_: ResourceType, names: Iterable[str], *, nonce: str = "") -> None:
         names = sorted(names)
         self.subscribed[type_].update(names)
-        self.awaited.update((type_, name) for name in names)
+        self._await(type_, names)
         if type_ not in self._asked and type_ is not CLUSTER:
             self._open(type_)
         elif names:
             self._send(type_, resource_names_subscribe=names, response_nonce=nonce)
+
+    def _await(self, type_: ResourceType, names: Iterable[str]) -> None:
+        for name in names:
+            self.awaited.add((type_, name))
+            self.asks[type_, name] += 1
 
     def unsubscribe(self, type_: ResourceType, names: Iterable[str]) -> None:
         names = sorted(set(names) & self.subscribed[type_])
         if not names:
             return
         self.subscribed[type_].difference_update(names)
-        self.awaited.difference_update((type_, name) for name in names)
-        if type_ is not CLUSTER:
+        if type_ is CLUSTER:
+            # Beside the wildcard: whether the name stays is for the server to say.
+            self._await(type_, names)
+        else:
+            self.awaited.difference_update((type_, name) for name in names)
             for name in names:
                 self.held[type_].pop(name, None)
         self._send(type_, resource_names_unsubscribe=names)
@@ -143,6 +155,7 @@ class ModelEnvoy:
         assert len(set(mentioned)) == len(mentioned), f"a name twice: {mentioned}"
         assert response.nonce
         self.resources_received += len(names)
+        self._resent(type_, response)
         self.awaited.difference_update((type_, name) for name in mentioned)
         taken, error = self._judge(type_, response)
         for name in taken:
@@ -159,6 +172,14 @@ class ModelEnvoy:
         )
         self._flush()
         self.check()
+
+    def _resent(self, type_: ResourceType, response: DeltaDiscoveryResponse) -> None:
+        """What was refused comes again only if it was asked for, or as the assignment of a changed cluster."""
+        for entry in response.resources:
+            again = entry.version in self.refused.get((type_, entry.name), ())
+            if again and type_ is not ENDPOINT:
+                self.asks[type_, entry.name] -= 1
+                assert self.asks[type_, entry.name] >= 0, f"{entry.name} was refused and came again"
 
     def _judge(self, type_: ResourceType, response: DeltaDiscoveryResponse) -> tuple[dict[str, Held], str]:
         offered = {

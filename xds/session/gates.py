@@ -23,10 +23,11 @@ class Gates:
     still goes there, though the new routes are acknowledged.
     """
 
-    __slots__ = ("_clusters", "_linger", "_lingering", "_patience", "_routes", "_scope")
+    __slots__ = ("_clusters", "_linger", "_lingering", "_patience", "_routes", "_scope", "_substreams")
 
     def __init__(self, scope: Scope, substreams: Mapping[ResourceType, SubStream], linger: float) -> None:
         self._scope = scope
+        self._substreams = substreams
         self._clusters = substreams[ResourceType.CLUSTER]
         self._routes = substreams[ResourceType.ROUTE]
         self._linger = linger
@@ -39,13 +40,16 @@ class Gates:
         """A type was asked for the first time.
 
         An Envoy that was warming clusters when its stream broke asks for clusters last: it holds back their
-        request, as it holds back their ACK. So a client that comes with routes gets `linger` to ask for
-        clusters before its routes go out ungated; one that never asks for clusters is not starved.
+        request, as it holds back their ACK. So a client that comes with versions of an earlier stream gets
+        `linger` to ask for clusters before routes go to it ungated; one that never asks is not starved.
         """
-        if sub is self._routes and sub.resumed and self._clusters.state is State.UNASKED:
-            self._patience = now + self._linger
-        elif sub is self._clusters:
+        if sub is self._clusters:
             self._patience = None
+        elif sub is self._routes and self._clusters.state is State.UNASKED and self._resumed():
+            self._patience = now + self._linger
+
+    def _resumed(self) -> bool:
+        return any(sub.resumed for sub in self._substreams.values())
 
     def tick(self, now: float) -> None:
         """Time went by."""

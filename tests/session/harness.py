@@ -1,0 +1,111 @@
+"""A client of one session, by hand: says exactly what a test wants said, and decodes what comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.support.model_envoy import CLUSTER, ENDPOINT, LISTENER, ROUTE, make
+from xds.api.envoy.config.core.v3 import Node
+from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from xds.api.google.rpc import Status
+from xds.scope import Scope
+from xds.session import DeltaSession
+from xds.types import ResourceType
+from xds.wire import decode
+
+__all__ = ["CLUSTER", "ENDPOINT", "LISTENER", "ROUTE", "Client", "Got", "make"]
+
+
+@dataclass(frozen=True)
+class Got:
+    """A response as the client sees it."""
+
+    type: ResourceType
+    names: list[str]
+    removed: list[str]
+    nonce: str
+    versions: dict[str, str]
+    control_plane: str
+
+
+class Client:
+    """A session over a scope with the given resources, and a clock that stands still until a test moves it."""
+
+    def __init__(self, *resources, linger=5.0, limit=1 << 20, scope=None):
+        self.scope = scope or Scope("models/iris")
+        self.scope.update(resources)
+        self.now = 100.0
+        self.linger = linger
+        self.limit = limit
+        self.reconnect()
+
+    def reconnect(self):
+        self.session = DeltaSession(
+            self.scope, linger=self.linger, identifier="xdserve-test", prefix="s-", limit=self.limit
+        )
+
+    def publish(self, *put, remove=()):
+        self.session.mark(self.scope.update(put, remove))
+
+    def say(self, type_, subscribe=(), unsubscribe=(), *, nonce="", error=None, initial=None, node=None):
+        """Send a request; the events it caused."""
+        request = DeltaDiscoveryRequest(
+            node=Node(id=node, cluster="models/iris") if node else None,
+            type_url=type_,
+            resource_names_subscribe=list(subscribe),
+            resource_names_unsubscribe=list(unsubscribe),
+            initial_resource_versions=dict(initial or {}),
+            response_nonce=nonce,
+            error_detail=Status(code=13, message=error) if error is not None else None,
+        )
+        return self.session.receive(request, self.now)
+
+    def get(self):
+        """All that the server sends now."""
+        return [_got(response.frame) for response in self.session.respond(self.now)]
+
+    def ask(self, type_, subscribe=(), unsubscribe=(), **more):
+        """Send a request; all that the server sends upon it."""
+        self.say(type_, subscribe, unsubscribe, **more)
+        return self.get()
+
+    def ack(self, got, subscribe=(), unsubscribe=()):
+        """Acknowledge a response; all that the server sends upon it."""
+        return self.ask(got.type, subscribe, unsubscribe, nonce=got.nonce)
+
+    def nack(self, got, message="no good", subscribe=()):
+        return self.ask(got.type, subscribe, nonce=got.nonce, error=message)
+
+    def take(self, type_, subscribe=(), **more):
+        """Ask and acknowledge all that comes of it, until it is quiet; what came."""
+        return self.drain(self.ask(type_, subscribe, **more))
+
+    def drain(self, responses=None):
+        """Acknowledge everything until it is quiet; what came."""
+        pending = self.get() if responses is None else list(responses)
+        seen = []
+        while pending:
+            got = pending.pop(0)
+            seen.append(got)
+            pending.extend(self.ack(got))
+        return seen
+
+    def later(self, seconds):
+        self.now += seconds
+        return self.get()
+
+    def view(self, type_):
+        return next(view for view in self.session.view() if view.type is type_)
+
+
+def _got(frame):
+    response = decode(DeltaDiscoveryResponse, frame)
+    versions = {entry.name: entry.version for entry in response.resources}
+    return Got(
+        type=ResourceType(response.type_url),
+        names=[entry.name for entry in response.resources],
+        removed=list(response.removed_resources),
+        nonce=response.nonce,
+        versions=versions,
+        control_plane=response.control_plane.identifier if response.control_plane else "",
+    )
