@@ -16,7 +16,7 @@ from betterproto2 import Enum, Message
 
 from xds.wire.compiler import FIXED, Field, Functions, fields_of
 from xds.wire.encode import seconds_and_nanos
-from xds.wire.varint import read_on, skip
+from xds.wire.varint import read_on, read_size, skip
 
 M = TypeVar("M", bound=Message)
 
@@ -80,25 +80,23 @@ _READ = {
 }
 
 # From a tag or length of one byte at hand to the whole of it: two bytes straight, more by a call.
-_LENGTH = ["n = b[i]; i += 1", "if n > 127: n, i = read_on(b, i, n)", "j = i + n"]
+_LENGTH = ["n = b[i]; i += 1", "if n > 127: n, i = read_size(b, i, n)", "j = i + n"]
 _TAG = [
     "t = b[i]; i += 1",
     "if t > 127:",
     " if b[i] < 128: t += (b[i] << 7) - 128; i += 1",
-    " else: t, i = read_on(b, i, t)",
+    " else: t, i = read_size(b, i, t)",
 ]
 # Envoy's first request has 500 entries of one unknown field, one after the other.
-_SKIP = [
-    "elif t & 7 == 2 and 7 < t < 128:",
-    " while True:",
-    "  n = b[i]; i += 1",
-    "  if n > 127:",
-    "   if b[i] < 128: n += (b[i] << 7) - 128; i += 1",
-    "   else: n, i = read_on(b, i, n)",
-    "  i += n",
-    "  if i >= e or b[i] != t: break",
-    "  i += 1",
-    "else: i = skip(b, i, t, z)",
+_SKIP_RUN = [
+    "while True:",
+    " n = b[i]; i += 1",
+    " if n > 127:",
+    "  if b[i] < 128: n += (b[i] << 7) - 128; i += 1",
+    "  else: n, i = read_size(b, i, n)",
+    " i += n",
+    " if i >= e or b[i] != t: break",
+    " i += 1",
 ]
 
 
@@ -106,7 +104,9 @@ class _Decoders(Functions):
     purpose = "decode"
 
     def __init__(self) -> None:
-        super().__init__(read_on=read_on, skip=skip, beyond=_beyond, too_deep=_too_deep, new=object.__new__)
+        super().__init__(
+            read_on=read_on, read_size=read_size, skip=skip, beyond=_beyond, too_deep=_too_deep, new=object.__new__
+        )
         self.globals |= {f"unpack_{kind}": struct.Struct(form).unpack_from for kind, form in FIXED.items()}
 
     def make(self, cls: type[Message], name: str) -> Callable[..., Any]:
@@ -130,14 +130,12 @@ class _Decoders(Functions):
         return self.compile(cls, name, [f"def {name}(b, i, e, z, m):", " if z < 0: too_deep()", *lines])
 
     def _loop(self, fields: list[Field]) -> list[str]:
+        branches = [(f"t == {tag}", body) for field in fields for tag, body in self._cases(field, fields)]
+        branches.append(("t & 7 == 2 and 7 < t < 128", _SKIP_RUN))
         lines = [" while i < e:", *(f"  {line}" for line in _TAG)]
-        for field in fields:
-            for tag, body in self._cases(field, fields):
-                lines += [f"  elif t == {tag}:", *(f"   {line}" for line in body)]
-        lines += [f"  {line}" for line in _SKIP]
-        first = len(_TAG) + 1
-        lines[first] = lines[first].replace("elif", "if", 1)
-        return [*lines, " if i != e: beyond()"]
+        for index, (condition, body) in enumerate(branches):
+            lines += [f"  {'elif' if index else 'if'} {condition}:", *(f"   {line}" for line in body)]
+        return [*lines, "  else: i = skip(b, i, t, z)", " if i != e: beyond()"]
 
     def _default(self, field: Field) -> str:
         if field.kind == "map":
@@ -151,8 +149,9 @@ class _Decoders(Functions):
     def _cases(self, field: Field, fields: list[Field]) -> list[tuple[int, list[str]]]:
         """The tags that a field may come with, each with the lines that read it."""
         f = f"f_{field.name}"
-        if field.kind == "map":
-            return [(field.tag(), [*_LENGTH, f"k, v = {self._entry(field)}(b, i, j, z - 1)", f"{f}[k] = v", "i = j"])]
+        if field.entry:
+            entry = self._entry(*field.entry)
+            return [(field.tag(), [*_LENGTH, f"k, v = {entry}(b, i, j, z - 1)", f"{f}[k] = v", "i = j"])]
         if field.repeated:
             one = (field.tag(), self._value(field, f"{f}.append(%s)", "None"))
             if not field.packs:
@@ -198,11 +197,9 @@ class _Decoders(Functions):
                 self._function(field.cls, name, [*lines, " return f_value"])
         return name
 
-    def _entry(self, field: Field) -> str:
+    def _entry(self, key: Field, value: Field) -> str:
         """The name of the function that reads an entry of a map."""
-        assert field.entry  # noqa: S101
-        key, value = field.entry
-        name = f"entry_{self.constant(field, 'M')}"
+        name = f"entry_{self.constant(value, 'M')}"
         lines = [f"def {name}(b, i, e, z):", " if z < 0: too_deep()", f" f_key = {self._default(key)}"]
         if value.kind == "message":  # an entry without a value has an empty one
             lines += [" f_value = None", *self._loop([key, value])]

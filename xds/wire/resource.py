@@ -14,6 +14,8 @@ from xds.wire.encode import encode
 from xds.wire.varint import delimited
 
 _NO_NAMES: frozenset[str] = frozenset()
+# The field `type_url` of Any.
+_TYPE_URLS = {kind: b"\n" + delimited(kind.encode()) for kind in ResourceType}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,9 @@ def resource(
 ) -> Resource:
     """Frame an encoded message. Its version is a hash of its bytes, the same in every replica and after a restart."""
     version = blake2b(body, digest_size=8).hexdigest()
-    packed = b"\n" + delimited(kind.encode()) + (b"\x12" + delimited(body) if body else b"")
-    parts = (b"\n\x10" + version.encode(), b"\x12" + delimited(packed), b"\x1a" + delimited(name.encode()))
-    return Resource(kind, name, version, b"\x12" + delimited(b"".join(parts)), uses, origin)
+    packed = delimited(_TYPE_URLS[kind] + b"\x12" + delimited(body) if body else _TYPE_URLS[kind])
+    frame = delimited(b"\n\x10" + version.encode() + b"\x12" + packed + b"\x1a" + delimited(name.encode()))
+    return Resource(kind, name, version, b"\x12" + frame, uses, origin)
 
 
 def delta_response(

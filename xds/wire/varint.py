@@ -12,6 +12,8 @@ def varint(value: int) -> bytes:
     """Encode an unsigned integer of up to 64 bits."""
     if value < 128:
         return SMALL[value]
+    if value < 1 << 14:
+        return (value & 127 | 128 | value >> 7 << 8).to_bytes(2, "little")
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -27,22 +29,32 @@ def delimited(data: bytes) -> bytes:
 
 
 def read_on(data: bytes, at: int, first: int) -> tuple[int, int]:
-    """Read the rest of a varint whose first byte is over 127: its value, and where the next thing starts.
+    """Read the rest of a value's varint whose first byte is over 127: its value, and where the next thing starts.
+
+    What does not fit into 64 bits is dropped, as Protobuf's own decoders do.
 
     Raises:
         IndexError: the data end in it.
-        ValueError: it has more than 64 bits.
+        ValueError: it has more than ten bytes.
     """
+    value, at = _read_on(data, at, first, 70)
+    return value & MASK_64, at
+
+
+def read_size(data: bytes, at: int, first: int) -> tuple[int, int]:
+    """Read the rest of a tag's or length's varint, at most five bytes. Otherwise like read_on."""
+    return _read_on(data, at, first, 35)
+
+
+def _read_on(data: bytes, at: int, first: int, limit: int) -> tuple[int, int]:
     value = first & 127
-    for shift in range(7, 70, 7):
+    for shift in range(7, limit, 7):
         byte = data[at]
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            if value > MASK_64:
-                break
             return value, at
-    raise ValueError("a varint of more than 64 bits")
+    raise ValueError("a varint of too many bytes")
 
 
 def skip(data: bytes, at: int, tag: int, depth: int) -> int:
@@ -79,6 +91,6 @@ def _skip_group(data: bytes, at: int, start: int, depth: int) -> int:
 
 
 def read(data: bytes, at: int) -> tuple[int, int]:
-    """Read a varint: its value, and where the next thing starts. Raises as read_on does."""
+    """Read a tag or length: its value, and where the next thing starts. Raises as read_size does."""
     first = data[at]
-    return read_on(data, at + 1, first) if first > 127 else (first, at + 1)
+    return read_size(data, at + 1, first) if first > 127 else (first, at + 1)

@@ -52,14 +52,26 @@ def test_every_class_goes_both_ways_empty(cls):
     assert same(decode(cls, b""), cls())
 
 
-def _has_duration(cls, seen: frozenset = frozenset()) -> bool:
+def _reached(cls, seen: frozenset = frozenset()) -> frozenset:
+    """All fields of a class and of the classes inside it, as (class, field)."""
+    own = frozenset((cls, field) for field in fields_of(cls))
     parts = [part for field in fields_of(cls) for part in (field.entry or (field,))]
-    inner = {part.cls for part in parts if part.kind == "message"} - seen
-    return Duration in inner or any(_has_duration(item, seen | inner) for item in inner)
+    inner = {part.cls for part in parts if part.kind == "message"} - {cls} - {known for known, _ in seen}
+    for item in inner:
+        seen |= _reached(item, seen | own)
+    return seen | own
 
 
 # A timedelta holds neither nanoseconds nor all that a Duration may.
-EXACT = [cls for cls in CLASSES if not _has_duration(cls) and cls is not Duration]
+EXACT = [cls for cls in CLASSES if Duration not in {inner for inner, _ in _reached(cls)}]
+
+
+def _loses_entries(cls, theirs) -> bool:
+    """Whether Google's upb may have lost entries of maps: it takes those with unknown fields inside as unknown."""
+    known = google_class(cls)()
+    known.CopyFrom(theirs)
+    known.DiscardUnknownFields()
+    return serialize(known) != serialize(theirs) and any(field.entry for _, field in _reached(cls))
 
 
 def agree(cls, data: bytes) -> None:
@@ -71,9 +83,10 @@ def agree(cls, data: bytes) -> None:
         with pytest.raises(DecodeError):
             decode(cls, data)
         return
-    theirs.DiscardUnknownFields()
     ours = google_class(cls).FromString(encode(decode(cls, data)))
-    assert serialize(ours) == serialize(theirs)
+    if not _loses_entries(cls, theirs):
+        theirs.DiscardUnknownFields()
+        assert serialize(ours) == serialize(theirs)
 
 
 @relaxed
