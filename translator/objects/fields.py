@@ -29,6 +29,8 @@ _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 LONGEST_EXPRESSION = 1024
+# Envoy's own limit is 100, which a list of a dozen names exceeds; the bootstrap raises it, far beyond this.
+LARGEST_PROGRAM = 10_000
 
 
 def _milliseconds(value: object) -> int:
@@ -121,9 +123,14 @@ def expression_problem(expression: str) -> str | None:
         return f"at most {LONGEST_EXPRESSION} characters"
     options = re2.Options()
     options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1  # Envoy's: a pattern is bytes
     try:
-        re2.compile(expression, options)
+        compiled = re2.compile(expression.encode(), options)
+    except UnicodeEncodeError:
+        return "characters that have UTF-8"
     except re2.error as error:
         words = error.args[0]
         return words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
+    if compiled.programsize > LARGEST_PROGRAM:
+        return f"a program of at most {LARGEST_PROGRAM} steps, this one has {compiled.programsize}"
     return None

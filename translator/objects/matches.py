@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, NoReturn, Self
 from pydantic import Field, model_validator
 
 from translator.objects.base import Many, OurModel
+from translator.objects.errors import shorten
 from translator.objects.fields import CookieName, HeaderName, QueryName, expression_problem, is_text
 from translator.objects.refusal import Refusal, refuse_at
 
@@ -92,4 +93,4 @@ def _refuse_value(allowed: str, found: str = "nothing") -> NoReturn:
 def _check_expression(expression: str) -> None:
     problem = expression_problem(expression)
     if problem:
-        refuse_at(Refusal(("value",), expression, f"a regular expression of RE2 ({problem})"))
+        refuse_at(Refusal(("value",), expression, f"a regular expression of RE2 ({shorten(problem, 200)})"))

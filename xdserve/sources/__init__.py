@@ -48,7 +48,10 @@ class Feed(Protocol):
     """Takes what a source finds."""
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """Take changes that belong together; after the first call the source is known as a whole."""
+        """Take changes that belong together; the first call has all that is there.
+
+        Also called without any when what is wrong has changed.
+        """
 
 
 class SourceError(NamedTuple):

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 import watchfiles
 
 from translator.objects import Ref
@@ -21,17 +20,15 @@ from xdserve.sources import Change, Feed, Source, SourceError
 from xdserve.sources.files import Files
 from xdserve.sources.tree import Look, SourceUnavailable, Tree, Wanted
 
-__all__ = ["DirectorySource", "SourceUnavailable", "report", "snapshot"]
+__all__ = ["DirectorySource", "SourceUnavailable", "snapshot"]
 
-STEP_MS = 4  # how often the watcher collects; an event is told one to two steps after it
+STEP_MS = 2  # how often the watcher collects; an event is told one to two steps after it
 DEBOUNCE_MS = 20  # the longest that a burst of events is held together
 TICK = 1.0  # seconds: how often the directory itself is looked at
 RESCAN = 30.0  # seconds: how often all files are, for a full queue of the kernel loses events without a word
 MOST_EVENTS = 4096  # a batch of more is a reason to look at all files
 SETTLE = 0.05  # seconds: when bad news is looked at again
 SETTLE_AT_LAST = 1.0  # seconds: a file that changes again and again is believed after that
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +40,17 @@ class _Doubt:
     digest: int | None
 
 
-def report(errors: Sequence[SourceError]) -> None:
-    """Log new errors, one line for each object or document."""
-    groups: dict[tuple[Source, Ref | None, str], list[SourceError]] = {}
-    for error in errors:
-        groups.setdefault((error.source, error.object, error.reason), []).append(error)
-    for (source, ref, reason), same in groups.items():
-        more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
-        _log.warning(
-            "source error",
-            file=source.file,
-            document=source.document,
-            object=str(ref) if ref else None,
-            field=same[0].field or None,
-            reason=reason,
-            message=same[0].message + more,
-        )
-
-
 class DirectorySource:
     """Feeds the objects of a directory, and of all below it, into ``feed``.
 
-    ``synced`` is set when the first scan has been fed. ``on_errors`` gets each error once, when it is new.
+    ``synced`` is set when the first scan has been fed.
     """
 
-    def __init__(
-        self, path: Path | str, feed: Feed, on_errors: Callable[[Sequence[SourceError]], None] = report
-    ) -> None:
+    def __init__(self, path: Path | str, feed: Feed) -> None:
         self.synced = asyncio.Event()
         self._tree = Tree(Path(path))
         self._files = Files()
         self._feed = feed
-        self._on_errors = on_errors
         self._lost: SourceError | None = None
         self._doubts: dict[str, _Doubt] = {}
         self._again: dict[str, float] = {}  # absolute paths to look at again, and when by the loop's clock
@@ -110,16 +86,17 @@ class DirectorySource:
         error = SourceError(Source(".", 0), None, "", message, "Unreadable")
         if error != self._lost:
             self._lost = error
-            self._on_errors([error])
+            self._feed.apply([])
 
     async def _follow(self) -> None:
         """Watch the directory for as long as it is the same one."""
         identity = self._tree.identity()
         async with self._watching() as watcher:
             await self._scan()
-            if not watcher.done():
-                self._lost = None
             self.synced.set()
+            if self._lost and not watcher.done():
+                self._lost = None
+                self._feed.apply([])
             rescan = self._now() + RESCAN
             while not watcher.done():
                 await self._wait()
@@ -184,21 +161,19 @@ class DirectorySource:
         self._apply(wanted, await asyncio.to_thread(self._tree.look, wanted))
 
     def _apply(self, wanted: Wanted, looks: list[Look]) -> None:
-        """Feed what is certain; the first time all is, for there is nothing that could be lost."""
+        """Feed what is certain: the first time all, for there is nothing yet that could be lost."""
         for path in wanted.exact - {look.path for look in looks}:
             self._doubts.pop(path, None)  # it is again what it was
         certain = [look for look in looks if not self.synced.is_set() or self._is_certain(look)]
         changes: list[Change] = []
-        new_errors: list[SourceError] = []
+        errors_changed = False
         for look in certain:
             self._tree.accept(look)
             update = self._files.apply(look.reading)
             changes += update.changes
-            new_errors += update.new_errors
-        if changes or not self.synced.is_set():
+            errors_changed |= update.errors_changed
+        if changes or errors_changed or not self.synced.is_set():
             self._feed.apply(changes)
-        if new_errors:
-            self._on_errors(new_errors)
 
     def _is_certain(self, look: Look) -> bool:
         now, digest = self._now(), look.seen.digest

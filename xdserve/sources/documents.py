@@ -228,7 +228,7 @@ _FIRST_OF_NUMBERS = frozenset("0123456789+-.")
 
 def _scalar(event: yaml.ScalarEvent) -> object:
     text = event.value
-    if not event.implicit[0]:
+    if not event.implicit[0] or event.tag == "!":
         if event.tag is not None and event.tag not in {"!", _TAG + "str"}:
             _check_tag(event, "str")
         return text

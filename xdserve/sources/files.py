@@ -42,10 +42,10 @@ class Reading:
 
 
 class Update(NamedTuple):
-    """What a file's new text changes, and which errors were not there before."""
+    """What a file's new text changes, and whether what is wrong is another now."""
 
     changes: tuple[Change, ...]
-    new_errors: tuple[SourceError, ...]
+    errors_changed: bool
 
 
 def understand(path: str, content: bytes | None) -> Reading:
@@ -180,17 +180,16 @@ class Files:
         else:
             self._readings.pop(path, None)
 
-    def _renew_errors(self, paths: set[str]) -> tuple[SourceError, ...]:
-        """Tell again what is wrong in these files, and which of it is new."""
-        new: list[SourceError] = []
-        for path in sorted(paths):
+    def _renew_errors(self, paths: set[str]) -> bool:
+        """Tell again what is wrong in these files."""
+        changed = False
+        for path in paths:
             had = self._errors.pop(path, ())
             has = tuple(self._errors_of(path))
             if has:
                 self._errors[path] = has
-            known = set(had)
-            new += [error for error in has if error not in known]
-        return tuple(new)
+            changed |= has != had
+        return changed
 
     def _errors_of(self, path: str) -> Iterator[SourceError]:
         reading = self._readings.get(path)
