@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from translator.objects import (
@@ -22,6 +22,9 @@ from translator.objects import (
     parse,
 )
 from xdserve.sources.documents import read
+
+# Other work on a machine moves the time that an example takes.
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FILES = sorted(SAMPLES.rglob("*.yaml"))
@@ -303,11 +306,13 @@ def places(value: object) -> list[tuple]:
     return [(), *((key, *rest) for key, inner in items for rest in places(inner))]
 
 
+@relaxed
 @given(VALUES)
 def test_any_value_is_read_or_refused(value: object):
     _read_or_refused(value)
 
 
+@relaxed
 @given(st.data())
 def test_any_value_in_any_place_is_read_or_refused(data: st.DataObject):
     document = copy.deepcopy(data.draw(st.sampled_from(VALID + POLICIES * 10)))
