@@ -7,5 +7,6 @@ from translator.envoy.endpoints import assignment
 from translator.envoy.listeners import listener
 from translator.envoy.rendered import Rendered
 from translator.envoy.routes import route_configuration
+from translator.envoy.shared import SHARED
 
-__all__ = ["Rendered", "assignment", "cluster", "listener", "route_configuration"]
+__all__ = ["SHARED", "Rendered", "assignment", "cluster", "listener", "route_configuration"]

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from translator import names
 from translator.envoy.rendered import Rendered, ads, milliseconds
+from translator.envoy.shared import shared
 from translator.objects.ref import Ref
 from translator.plan import Backend, Protocol
 from xds.api.envoy.config.cluster.v3 import (
@@ -42,35 +43,53 @@ def cluster(service: Ref, backend: Backend) -> Rendered:
     message = Cluster(
         name=name,
         type=ClusterDiscoveryType.EDS,
-        eds_cluster_config=ClusterEdsClusterConfig(eds_config=ads()),
+        eds_cluster_config=_from_ads(),
         connect_timeout=milliseconds(backend.connect_timeout),
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
-        circuit_breakers=CircuitBreakers(thresholds=[_limits()]),
-        typed_extension_protocol_options={HTTP_OPTIONS: Any.pack(_protocol(backend.protocol))},
+        circuit_breakers=_limits(),
+        typed_extension_protocol_options={HTTP_OPTIONS: _protocol(backend.protocol)},
         # A removed endpoint is gone at once, whatever health checks say of it.
         ignore_health_on_host_removal=True,
-        upstream_connection_options=UpstreamConnectionOptions(
-            tcp_keepalive=TcpKeepalive(keepalive_time=60, keepalive_interval=10, keepalive_probes=3)
-        ),
+        upstream_connection_options=_keepalive(),
     )
     return Rendered(ResourceType.CLUSTER, name, message, backend.origin)
 
 
-def _limits() -> CircuitBreakersThresholds:
-    return CircuitBreakersThresholds(
+@shared
+def _from_ads() -> ClusterEdsClusterConfig:
+    return ClusterEdsClusterConfig(eds_config=ads())
+
+
+@shared
+def _limits() -> CircuitBreakers:
+    thresholds = CircuitBreakersThresholds(
         max_connections=UNLIMITED,
         max_pending_requests=UNLIMITED,
         max_requests=UNLIMITED,
         max_retries=MAX_RETRIES,
     )
+    return CircuitBreakers(thresholds=[thresholds])
 
 
-def _protocol(protocol: Protocol) -> HttpProtocolOptions:
-    if protocol is Protocol.H2C:
-        return HttpProtocolOptions(
-            explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
-        )
+@shared
+def _keepalive() -> UpstreamConnectionOptions:
+    keepalive = TcpKeepalive(keepalive_time=60, keepalive_interval=10, keepalive_probes=3)
+    return UpstreamConnectionOptions(tcp_keepalive=keepalive)
+
+
+@shared
+def _protocol(protocol: Protocol) -> Any:
+    return Any.pack(_http2() if protocol is Protocol.H2C else _http1())
+
+
+def _http1() -> HttpProtocolOptions:
     return HttpProtocolOptions(
         common_http_protocol_options=CommonHttpProtocolOptions(idle_timeout=HTTP1_IDLE),
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions()),
+    )
+
+
+def _http2() -> HttpProtocolOptions:
+    return HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
     )

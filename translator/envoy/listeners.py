@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from translator import names
 from translator.envoy.rendered import Rendered, ads, header
+from translator.envoy.shared import shared
 from translator.plan import GatewayPlan
 from xds.api.envoy.config.accesslog.v3 import AccessLogFilter, ResponseFlagFilter
 from xds.api.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
@@ -69,7 +70,7 @@ def listener(gateway: GatewayPlan) -> Rendered:
     manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(_manager(gateway)))
     message = Listener(
         name=names.LISTENER,
-        address=Address(socket_address=SocketAddress(address=gateway.address, port_value=gateway.port)),
+        address=_address(gateway.address, gateway.port),
         filter_chains=[FilterChain(filters=[manager])],
         per_connection_buffer_limit_bytes=BUFFER_LIMIT,
         traffic_direction=TrafficDirection.INBOUND,
@@ -77,23 +78,20 @@ def listener(gateway: GatewayPlan) -> Rendered:
     return Rendered(ResourceType.LISTENER, message.name, message, gateway.origin)
 
 
+@shared
+def _address(host: str, port: int) -> Address:
+    return Address(socket_address=SocketAddress(address=host, port_value=port))
+
+
 def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
     """HTTP/1.1, HTTP/2 and gRPC on one port, hardened as an edge."""
     return HttpConnectionManager(
         stat_prefix="gateway",
         rds=Rds(config_source=ads(), route_config_name=gateway.name),
-        http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(_router()))],
-        common_http_protocol_options=HttpProtocolOptions(
-            idle_timeout=CONNECTION_IDLE,
-            # `x_user_id` and `x-user-id` are one header to many model servers: the former could pass for a checked one.
-            headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
-        ),
-        http2_protocol_options=Http2ProtocolOptions(
-            max_concurrent_streams=MAX_STREAMS,
-            initial_stream_window_size=STREAM_WINDOW,
-            initial_connection_window_size=CONNECTION_WINDOW,
-        ),
-        upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
+        http_filters=[_router()],
+        common_http_protocol_options=_http(),
+        http2_protocol_options=_http2(),
+        upgrade_configs=[_websocket()],
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         request_headers_timeout=HEADERS_TIMEOUT,
         use_remote_address=True,
@@ -103,14 +101,40 @@ def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_REDIRECT,
-        local_reply_config=LocalReplyConfig(mappers=[_unavailable()]),
+        local_reply_config=_local_replies(),
     )
 
 
-def _router() -> Router:
-    return Router(suppress_envoy_headers=True)
+@shared
+def _router() -> HttpFilter:
+    router = Router(suppress_envoy_headers=True)
+    return HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(router))
 
 
+@shared
+def _http() -> HttpProtocolOptions:
+    return HttpProtocolOptions(
+        idle_timeout=CONNECTION_IDLE,
+        # `x_user_id` and `x-user-id` are one header to many model servers: the former could pass for a checked one.
+        headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
+    )
+
+
+@shared
+def _http2() -> Http2ProtocolOptions:
+    return Http2ProtocolOptions(
+        max_concurrent_streams=MAX_STREAMS,
+        initial_stream_window_size=STREAM_WINDOW,
+        initial_connection_window_size=CONNECTION_WINDOW,
+    )
+
+
+@shared
+def _websocket() -> HttpConnectionManagerUpgradeConfig:
+    return HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")
+
+
+@shared
 def _drop_envoy_headers() -> TypedExtensionConfig:
     """Clients have no say in what Envoy's own headers ask for: timeouts, retries, other hosts."""
     matcher = HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix="x-envoy-"))
@@ -118,6 +142,11 @@ def _drop_envoy_headers() -> TypedExtensionConfig:
         name="envoy.http.early_header_mutation.header_mutation",
         typed_config=Any.pack(EarlyHeaderMutation(mutations=[HeaderMutation(remove_on_match=matcher)])),
     )
+
+
+@shared
+def _local_replies() -> LocalReplyConfig:
+    return LocalReplyConfig(mappers=[_unavailable()])
 
 
 def _unavailable() -> ResponseMapper:

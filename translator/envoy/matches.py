@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re2
 
+from translator.envoy.shared import shared
 from translator.plan import Comparison, Match, ValueMatch
 from xds.api.envoy.config.route.v3 import (
     HeaderMatcher,
@@ -19,6 +20,15 @@ METHOD_HEADER = ":method"
 
 def route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
     """A route's match; ``further`` are conditions on headers beside the plan's own."""
+    return _route_match(match, *further) if further else _plain(match)
+
+
+@shared
+def _plain(match: Match) -> RouteMatch:
+    return _route_match(match)
+
+
+def _route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
     path, kind = match.path, match.path and match.path.comparison
     separated = path.value.rstrip("/") if path is not None and kind is Comparison.PREFIX else ""
     return RouteMatch(
@@ -32,6 +42,7 @@ def route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
     )
 
 
+@shared
 def has_cookie(name: str) -> HeaderMatcher:
     """Whether a request brings a cookie with a value."""
     return _cookie_header(name, "[^;]+")

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from betterproto2 import Message
 
+from translator.envoy.shared import shared
 from translator.objects.ref import Origin
 from xds.api.envoy.config.core.v3 import (
     AggregatedConfigSource,
@@ -30,6 +31,7 @@ class Rendered:
     uses: frozenset[str] = frozenset()
 
 
+@shared
 def ads() -> ConfigSource:
     """From this very stream.
 

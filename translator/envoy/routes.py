@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from translator import names
 from translator.envoy.matches import route_match
 from translator.envoy.rendered import Rendered, header
+from translator.envoy.shared import shared
 from translator.envoy.splits import legs
 from translator.objects.ref import Ref
-from translator.plan import Host, Reply, ServicePlan, Split
+from translator.plan import Host, Match, Reply, ServicePlan, Split
 from translator.plan import Route as PlannedRoute
 from xds.api.envoy.config.core.v3 import DataSource
 from xds.api.envoy.config.route.v3 import (
@@ -66,7 +67,7 @@ def _virtual_host(service: Ref, host: Host) -> VirtualHost:
 def _routes(service: Ref, route: PlannedRoute) -> Iterator[Route]:
     action = route.action
     if isinstance(action, Reply):
-        yield _reply(route, action)
+        yield _reply(route.name, route.match, action)
         return
     for leg in legs(service, action, route.timeouts):
         yield Route(
@@ -77,18 +78,20 @@ def _routes(service: Ref, route: PlannedRoute) -> Iterator[Route]:
         )
 
 
-def _reply(route: PlannedRoute, reply: Reply) -> Route:
+@shared
+def _reply(name: str, match: Match, reply: Reply) -> Route:
     headers = {"content-type": "application/json"}
     if reply.retry_after is not None:
         headers["retry-after"] = str(reply.retry_after)
     return Route(
-        name=route.name,
-        match=route_match(route.match),
+        name=name,
+        match=route_match(match),
         direct_response=DirectResponseAction(status=reply.status, body=DataSource(inline_string=reply.body)),
         response_headers_to_add=[header(name, value) for name, value in headers.items()],
     )
 
 
+@shared
 def _retries() -> RetryPolicy:
     """Twice, on another host: endpoints that have just gone do no harm."""
     predicate = RetryPolicyRetryHostPredicate(name=PREVIOUS_HOSTS, typed_config=Any.pack(PreviousHostsPredicate()))

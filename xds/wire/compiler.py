@@ -12,6 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from betterproto2 import FieldMetadata, Message
@@ -53,8 +54,9 @@ class Field:
         return self.wire != 2
 
 
+@cache
 def fields_of(cls: type[Message]) -> list[Field]:
-    """The fields of a message class, in number order."""
+    """The fields of a message class, in number order. One list for all who ask: not to be changed."""
     # betterproto2 asks for all hints once a field; this is 30 times faster for a large class.
     hints = get_type_hints(cls, vars(sys.modules[cls.__module__]), {})
     found = [_field(field.name, FieldMetadata.get(field), hints[field.name]) for field in _dataclass_fields(cls)]

@@ -7,9 +7,10 @@ pieces as can be, for each piece costs a copy.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import lru_cache
+from itertools import islice
 from operator import itemgetter
 from typing import Any, NoReturn
 
@@ -34,18 +35,27 @@ class EncodeError(ValueError):
 
 
 class Encoder:
-    """Encodes messages; those of the memoized classes once for each object.
+    """Encodes messages; those of the memoized classes, and those that are shared, once for each object.
 
-    Objects of memoized classes must not change once encoded. The memo holds them, at most `limit`; when it is full
-    it starts anew.
+    Such objects must not change once encoded. The memo holds the objects of memoized classes, at most `limit`; when it
+    is full it starts anew. `shared` has messages of any class by their id; it may grow and must never lose one.
     """
 
-    def __init__(self, memoize: tuple[type[Message], ...] = (), *, limit: int = 100_000) -> None:
-        self._functions = _Encoders(memoize, limit)
+    def __init__(
+        self,
+        memoize: tuple[type[Message], ...] = (),
+        *,
+        limit: int = 100_000,
+        shared: Mapping[int, Message] | None = None,
+    ) -> None:
+        self._shared = {} if shared is None else shared
+        self._functions = _Encoders(memoize, limit, sharing=shared is not None)
 
     def encode(self, message: Message) -> bytes:
         """Encode a message. Raises EncodeError."""
         try:
+            if len(self._shared) > len(self._functions.shared):
+                self._functions.share(self._shared)
             data: bytes = self._functions[type(message)](message)
         except _ERRORS as error:
             raise _explain(self._functions, message, error) from error
@@ -107,6 +117,7 @@ def _duration(value: timedelta) -> bytes:
 
 # One value with its tag, by the kind of field. `table` has the tag with each varint of one byte after it.
 _SIZED = "({table}[n] + s if (n := len(s := {data})) < 128 else {tag} + varint(n) + s)"
+_SHARED = "({tag} + s if (s := shared(id({v}))) is not None else {made})"
 _INTEGER = "({table}[{v}] if 0 <= {v} < 128 else {tag} + {kind}({v}))"
 _ONE = {
     "message": _SIZED.replace("{data}", "{message}({v})"),
@@ -122,15 +133,24 @@ _ONE = {
 class _Encoders(Functions):
     purpose = "encode"
 
-    def __init__(self, memoize: tuple[type[Message], ...], limit: int) -> None:
+    def __init__(self, memoize: tuple[type[Message], ...], limit: int, *, sharing: bool) -> None:
         super().__init__(S=SMALL, varint=varint, delimited=delimited, wrong=_wrong, two=_two, blob=self._blob)
         self.globals |= {kind: _integer(kind) for kind in _RANGES}
         self.globals |= {f"pack_{kind}": struct.Struct(form).pack for kind, form in FIXED.items()}
+        self.shared: dict[int, bytes] = {}
+        """The shared messages, encoded, with their length, by id."""
+        self._sharing = sharing
         self._memo: dict[int, bytes] = {}
         self._held: list[Message] = []
         self._memoize = memoize
         self._limit = limit
         self.globals |= {"duration": _duration, "first": itemgetter(0), "known": self._memo.get}
+        self.globals["shared"] = self.shared.get
+
+    def share(self, messages: Mapping[int, Message]) -> None:
+        """Encode the shared messages that are new: `messages` has them in the order they came."""
+        for message in list(islice(messages.values(), len(self.shared), None)):
+            self.shared[id(message)] = delimited(self[type(message)](message))
 
     def _blob(self, value: bytes | Message) -> bytes:
         """What a field of bytes holds; in Any that may be the message packed."""
@@ -169,8 +189,8 @@ class _Encoders(Functions):
         return memoized
 
     def _field(self, field: Field, groups: list[str]) -> list[str]:
-        if field.kind == "map":
-            return self._map(field)
+        if field.entry:
+            return self._map(field, *field.entry)
         if field.repeated:
             return self._repeated(field)
         add = f"r += {self._one(field, 'v')}"
@@ -202,13 +222,14 @@ class _Encoders(Functions):
             return f"{tag} + memo_{self.name(field.cls)}({v})"
         if field.wrapped:
             return self._wrapper(field, v)
-        return _ONE.get(field.kind, _INTEGER).format(
+        made = _ONE.get(field.kind, _INTEGER).format(
             v=v,
             kind=field.kind,
             tag=tag,
             table=self._table(varint(field.tag()) if tagged else b""),
             message=self.name(field.cls) if field.kind == "message" else "",
         )
+        return _SHARED.format(v=v, tag=tag, made=made) if self._sharing and field.kind == "message" else made
 
     def _wrapper(self, field: Field, v: str) -> str:
         """The expression of a message like UInt32Value, from the plain value."""
@@ -250,9 +271,7 @@ class _Encoders(Functions):
         tag = _bytes(field.tag())
         return f"{tag} + {tag}.join([known(id(x)) or memo_{self.name(field.cls)}(x) for x in v])"
 
-    def _map(self, field: Field) -> list[str]:
-        assert field.entry  # noqa: S101
-        key, value = field.entry
+    def _map(self, field: Field, key: Field, value: Field) -> list[str]:
         entry = f"{self._one(key, 'k')} + {self._one(value, 'x')}"
         add = f"r += {_bytes(field.tag())} + delimited({entry})"
         return [
