@@ -245,8 +245,10 @@ def test_rule_8_refused_content_is_not_sent_again():
     assert what(client.drain()) == [("lds", ["other"], [])]
     client.publish(good)
     assert what(client.drain()) == [("lds", ["http"], [])]
+    assert client.view(LISTENER).rejected == {}
     client.publish(bad)
     assert client.get() == []
+    assert client.view(LISTENER).rejected["http"].version == bad.version
     client.publish(make(LISTENER, "http", 2))
     assert what(client.drain()) == [("lds", ["http"], [])]
 

@@ -12,6 +12,7 @@ from xds.session.events import (
     Acknowledged,
     Event,
     ProtocolError,
+    Refusal,
     Rejected,
     Response,
     Stale,
@@ -215,7 +216,6 @@ class DeltaSession:
         return [self._view(sub) for sub in self._substreams.values()]
 
     def _view(self, sub: SubStream) -> TypeView:
-        refused = {name: next(reversed(refusals.values())) for name, refusals in sub.refusals.items() if refusals}
         return TypeView(
             type=sub.type,
             asked=sub.state is not State.UNASKED,
@@ -223,12 +223,16 @@ class DeltaSession:
             subscribed=len(sub.names),
             sent=dict(sub.sent),
             acknowledged=dict(sub.acknowledged),
-            rejected={
-                name: refusal for name, refusal in refused.items() if sub.acknowledged.get(name) != sub.sent.get(name)
-            },
+            rejected=self._refusals(sub),
             in_flight=sub.flight.nonce if sub.flight else None,
             waiting={name: self._gates.explain(sub, name) for name in sorted(sub.dirty)},
         )
+
+    def _refusals(self, sub: SubStream) -> dict[str, Refusal]:
+        """What the client refused of what it is to have now."""
+        wanted = ((name, self._scope.get(sub.type, name)) for name in sub.refusals)
+        found = ((name, sub.refusals[name].get(one.version)) for name, one in wanted if one)
+        return {name: refusal for name, refusal in found if refusal}
 
 
 def _subscribed(sub: SubStream, request: DeltaDiscoveryRequest, *, first: bool) -> Subscribed:
