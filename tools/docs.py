@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from prometheus_client.metrics_core import Metric
@@ -20,6 +20,8 @@ from pydantic.fields import FieldInfo
 
 from bootstrap.address import Address
 from translator.objects.base import OurModel
+from translator.objects.gateway import ServiceGateway
+from translator.objects.policy import TrafficPolicy
 from xdserve import cli
 from xdserve.admin import AdminServer, Condition, ErrorEntry, ErrorSource, StatusEntry
 from xdserve.metrics import Metrics
@@ -177,6 +179,57 @@ def labels(metric: Metric) -> list[str]:
     ]
 
 
+def api() -> str:
+    """One section a kind of xdserve's own: every field with its path, what it may be and what it means."""
+    sections = []
+    for kind in (TrafficPolicy, ServiceGateway):
+        head = ("field", "default", "what it is")
+        sections.append(f"### {kind.KIND}\n\n{table(head, fields(kind.model_fields['spec'].annotation, 'spec'))}")
+    return "\n".join(sections)
+
+
+def fields(model: Any, path: str) -> Iterable[Sequence[str]]:  # noqa: ANN401 - a model's class
+    """A row for each field of a model and of the models in it."""
+    for name, field in model.model_fields.items():
+        here = f"{path}.{field.alias or name}"
+        inner = list(inner_models(field.annotation))
+        many = "tuple" in str(field.annotation)
+        choice = " ".join(code(value) for value in choices(field.annotation))
+        yield code(here + "[]" * many), shown_default(field, inner), " ".join(filter(None, (oneline(field), choice)))
+        for each in inner:
+            yield from fields(each, here + "[]" * many)
+
+
+def inner_models(hint: Any) -> Iterable[Any]:  # noqa: ANN401 - any type
+    """The models in a type, however deep."""
+    if isinstance(hint, type) and issubclass(hint, OurModel):
+        yield hint
+    for each in get_args(hint):
+        yield from inner_models(each)
+
+
+def choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type
+    """The words that a field may be."""
+    if get_origin(hint) is Literal:
+        yield from (str(value) for value in get_args(hint))
+        return
+    if get_origin(hint) is not tuple:
+        for each in get_args(hint):
+            yield from choices(each)
+
+
+def shown_default(field: FieldInfo, inner: Sequence[object]) -> str:
+    """The default of a field as a user would write it; what must be given says so."""
+    if field.is_required():
+        return "required"
+    return "" if inner or field.default in {None, (), ""} else code(str(field.default))
+
+
+def oneline(field: FieldInfo) -> str:
+    """The description in one line."""
+    return " ".join((field.description or "").split())
+
+
 def not_yet() -> str:
     """One row a model that refuses what is not built yet."""
     rows = []
@@ -201,6 +254,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "shapes": shapes,
     "metrics": metrics,
     "notyet": not_yet,
+    "api": api,
 }
 
 

@@ -19,7 +19,7 @@ UNREADABLE = "Unreadable"
 
 
 class Place(NamedTuple):
-    """Where a document stands: the file, relative to the source, and the document in it, from 0."""
+    """Where a document stands: the file, relative to the source, and the document in it, from 1 (0: all of it)."""
 
     file: str
     document: int

@@ -39,7 +39,10 @@ class OurModel(BaseModel):
     its word here.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", alias_generator=to_camel)
+    # What stands below a field says to its users what it means: the reference document is made of it.
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", alias_generator=to_camel, use_attribute_docstrings=True
+    )
 
     NOT_YET_FIELDS: ClassVar[frozenset[str]] = frozenset()
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {}

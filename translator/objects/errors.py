@@ -31,7 +31,7 @@ class Problem(NamedTuple):
         return f"found {self.found}, {allowed}"
 
 
-class ObjectInvalid(ValueError):  # noqa: N818  (it says what is the matter with an object)
+class ObjectInvalid(ValueError):
     """An object cannot be used as it is written.
 
     ``ref`` is None if not even its kind and name can be told. ``problems`` are all that were found, in the

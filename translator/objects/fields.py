@@ -24,7 +24,7 @@ _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-_HEADER_NAME = re.compile(_TCHARS)
+_HEADER_NAME = re.compile(_TCHARS.replace("_", ""))
 _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
@@ -48,7 +48,7 @@ def _more_than_none(value: object) -> int:
 
 def _header_name(value: object) -> str:
     if not isinstance(value, str) or not _HEADER_NAME.fullmatch(value) or len(value) > 256:
-        raise refuse("a header's name (RFC 9110)")
+        raise refuse("a header's name (RFC 9110) without underscores, which gateways refuse")
     if value.lower() == "host":
         raise refuse("any header but host: a gateway's hosts are its own")
     return value.lower()

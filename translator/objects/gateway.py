@@ -34,10 +34,15 @@ class ServiceGatewaySpec(OurModel):
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"mode": frozenset({"Shared", "Sidecar"})}
 
     target_ref: TargetRef
+    """The service that this is for. Of two gateways on one target the older counts."""
     mode: Literal["Dedicated"] = "Dedicated"
+    """`Dedicated`: the service has a gateway of its own."""
     hosts: Annotated[Many[Host], Field(max_length=64), AfterValidator(_each_host_once)] = ()
+    """Host names beside those derived from the target; the operator's setting `allowed_hosts` must allow them."""
     address: IpAddress = DEFAULT_ADDRESS
+    """The address to listen at."""
     port: PortNumber = DEFAULT_PORT
+    """The port to listen at."""
 
 
 class ServiceGateway(Ours):

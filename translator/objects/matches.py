@@ -20,7 +20,9 @@ class ValueMatch(OurModel):
     """How a value is compared; a regular expression matches the whole value, ``Present`` needs none."""
 
     type: Literal["Exact", "RegularExpression", "Present", "Prefix"] = "Exact"
+    """How the value is compared; a regular expression (RE2) matches the whole value."""
     value: str | None = None
+    """What it is compared with; not beside `Present`."""
 
     @model_validator(mode="after")
     def _value_fits_type(self) -> Self:
@@ -43,25 +45,30 @@ class HeaderMatch(ValueMatch):
     """``name`` is lower case."""
 
     name: HeaderName
+    """The header's name, in any case."""
 
 
 class CookieMatch(ValueMatch):
     """``name`` is compared as it is."""
 
     name: CookieName
+    """The cookie's name."""
 
 
 class QueryParamMatch(ValueMatch):
     """``name`` is compared as it is."""
 
     name: QueryName
+    """The parameter's name."""
 
 
 class PathMatch(OurModel):
     """``PathPrefix`` counts whole elements: ``/v1`` matches ``/v1/models`` and not ``/v10``."""
 
     type: Literal["PathPrefix", "Exact", "RegularExpression"] = "PathPrefix"
+    """How the path is compared; a prefix counts whole elements, a regular expression (RE2) matches the whole path."""
     value: str
+    """The path, without the query."""
 
     @model_validator(mode="after")
     def _value_fits_type(self) -> Self:
@@ -80,10 +87,15 @@ class Match(OurModel):
     NOT_YET_FIELDS: ClassVar[frozenset[str]] = frozenset({"model"})
 
     headers: Annotated[Many[HeaderMatch], Field(max_length=16)] = ()
+    """All of these headers."""
     cookies: Annotated[Many[CookieMatch], Field(max_length=16)] = ()
+    """All of these cookies."""
     query_params: Annotated[Many[QueryParamMatch], Field(max_length=16)] = ()
+    """All of these query parameters."""
     path: PathMatch | None = None
+    """The path."""
     method: Method | None = None
+    """The method."""
 
 
 def _refuse_value(allowed: str, found: str = "nothing") -> NoReturn:

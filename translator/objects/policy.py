@@ -36,8 +36,11 @@ class TargetRef(OurModel):
     """What a policy or gateway is for; it is in the namespace of the object that names it."""
 
     group: str = CORE
+    """`serving.kserve.io`, `serving.kubedl.io`, or empty for a core Service."""
     kind: ServedKind
+    """What kind of object the target is."""
     name: ObjectName
+    """The target's name; it is in the namespace of this object."""
 
     @model_validator(mode="after")
     def _group_fits_kind(self) -> Self:
@@ -55,11 +58,18 @@ class BackendRef(OurModel):
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"kind": frozenset({"Hostname"})}
 
     group: str = CORE
+    """`serving.kserve.io`, `serving.kubedl.io`, or empty for a core Service."""
     kind: ServedKind = "Service"
+    """What kind of object it is."""
     name: ObjectName
+    """The object's name."""
     namespace: DnsLabel | None = None
+    """Its namespace; left out, the policy's own. Another one needs a ReferenceGrant."""
     port: PortNumber | None = None
+    """The Service's port, by number; for kind Service alone, which needs it."""
     section_name: DnsLabel | None = None
+    """A part of an InferenceService (`predictor`, `transformer`, `explainer` or a canary) or of an Inference (a
+    predictor); left out, where the object's own requests enter."""
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
@@ -90,32 +100,45 @@ class Backend(OurModel):
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"protocol": frozenset({"HTTPS", "HTTP2"})}
 
     name: DnsLabel
+    """What splits call it. A name that the target has already is replaced."""
     ref: BackendRef
+    """What receives the traffic."""
     protocol: Literal["HTTP", "H2C"] | None = None
+    """What it speaks; left out, the port's appProtocol or name says it."""
     when_unready: Literal["Redistribute", "Fail"] = "Redistribute"
+    """What becomes of its share while none of its endpoints is ready: `Redistribute` gives it to the rest of the
+    split, `Fail` keeps it and answers 503."""
 
 
 class Share(OurModel):
     """One backend's part of a split; ``priority`` 1 and up are fallbacks."""
 
     backend: DnsLabel
+    """The name of a backend."""
     weight: Annotated[int, Field(ge=0, le=1_000_000), says("0..1000000")] = 1
+    """Its part, relative to the other weights; 0 gets nothing."""
     priority: Annotated[int, Field(ge=0, le=7), says("0..7")] = 0
+    """Used only while nothing of a lower number is ready."""
 
 
 class CookieSticky(OurModel):
     """``ttl`` in milliseconds; None is a cookie of the browser's session."""
 
     by: Literal["Cookie"]
+    """A cookie that the gateway sets with the first answer."""
     name: CookieName = "xdserve"
+    """The cookie's name."""
     ttl: PositiveMilliseconds | None = None
+    """How long the browser keeps it; left out, for its session."""
 
 
 class HeaderSticky(OurModel):
     """Requests with an equal header meet the same backend; ``name`` is lower case."""
 
     by: Literal["Header"]
+    """A header that clients send; without it a request is split by weight."""
     name: HeaderName
+    """The header's name."""
 
 
 Sticky = Annotated[CookieSticky | HeaderSticky, Field(discriminator="by")]
@@ -125,13 +148,16 @@ class RouteTimeouts(OurModel):
     """In milliseconds, 0 is no limit, None is not said here."""
 
     request: Milliseconds | None = None
+    """From the end of the request to the end of the answer; 0s, the default, never cuts an answer that streams."""
     idle: Milliseconds | None = None
+    """Between two bytes of a stream, either way; 5m by default, 0s for no limit."""
 
 
 class Timeouts(RouteTimeouts):
     """``connect`` is the backends', so rules do not have it."""
 
     connect: PositiveMilliseconds | None = None
+    """To connect to an endpoint; 2s by default."""
 
 
 def _each_backend_once(split: tuple[Share, ...]) -> tuple[Share, ...]:
@@ -165,10 +191,15 @@ class Rule(OurModel):
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"sticky": frozenset({"SourceIP"})}
 
     name: DnsLabel
+    """The rule's name, once in the policy."""
     matches: Annotated[Many[Match], Field(max_length=64)] = ()
+    """The rule serves a request that any of them matches; without any, every request."""
     split: Split = ()
+    """Who gets the requests; left out, as the policy's split."""
     sticky: Sticky | None = None
+    """Left out, the policy's."""
     timeouts: RouteTimeouts = RouteTimeouts()
+    """Each one left out is the policy's."""
 
 
 def _each_rule_once(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
@@ -183,11 +214,18 @@ class TrafficPolicySpec(OurModel):
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"sticky": frozenset({"SourceIP"})}
 
     target_ref: TargetRef
+    """The service that this is for. Of two policies on one target the older counts."""
     backends: Annotated[Many[Backend], Field(max_length=64), AfterValidator(_each_backend_name_once)] = ()
+    """Names for what can receive traffic, beside those that the target has: an InferenceService `predictor`,
+    `transformer`, `explainer` and the name of each canary; an Inference its predictors; a Service its own name."""
     split: Split = ()
+    """The default route: who gets what no rule matches. Left out, the target's own split."""
     sticky: Sticky | None = None
+    """How a client stays with the backend that it met first."""
     rules: Annotated[Many[Rule], Field(max_length=256), AfterValidator(_each_rule_once)] = ()
+    """In order; the first that matches serves the request."""
     timeouts: Timeouts = Timeouts()
+    """For all routes; where `request` is left out, a component's own `timeout` counts."""
 
 
 class TrafficPolicy(Ours):

@@ -53,7 +53,7 @@ def read(name: str, content: bytes) -> tuple[list[Document], Unreadable | None]:
     return documents, None
 
 
-class _Stop(Exception):  # noqa: N818  (not an error: the end of what can be read, and why)
+class _Stop(Exception):
     """Ends the reading of a file; its text is for the file's author."""
 
 

@@ -18,7 +18,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 _PAGE = 4096  # a file beyond it may be seen half written when it is written in place
 
 
-class SourceUnavailable(Exception):  # noqa: N818  (what is the matter with the source, in one line)
+class SourceUnavailable(Exception):
     """There is no directory to read; the text says which, and why."""
 
 
