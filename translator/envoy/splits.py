@@ -26,6 +26,9 @@ STICKY_TOTAL = 1_000_000_000
 """The hash of a key is taken modulo the total weight, so the total must stay when weights change: then between two
 backends only the share that must move moves. Large enough for any weight of the API to keep its proportion."""
 
+LARGEST_TOTAL = (1 << 32) - 1
+"""Envoy refuses a split whose weights sum up to more; KubeDL's weights have no bound."""
+
 REQUEST_ID = "x-request-id"
 
 
@@ -70,10 +73,12 @@ def _action(service: Ref, split: Split, timeouts: Timeouts, by: RouteActionHashP
 
 def _weighted(service: Ref, shares: Sequence[Share], *, sticky: bool) -> WeightedCluster:
     weights = [share.weight for share in shares]
+    if sticky or sum(weights) > LARGEST_TOTAL:
+        weights = to_constant_total(weights)
     return WeightedCluster(
         clusters=[
             WeightedClusterClusterWeight(name=names.cluster(service, share.backend), weight=weight)
-            for share, weight in zip(shares, to_constant_total(weights) if sticky else weights, strict=True)
+            for share, weight in zip(shares, weights, strict=True)
         ],
         use_hash_policy=True if sticky else None,
     )
