@@ -33,7 +33,7 @@ def _route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
     separated = path.value.rstrip("/") if path is not None and kind is Comparison.PREFIX else ""
     return RouteMatch(
         path=path.value if path is not None and kind is Comparison.EXACT else None,
-        safe_regex=RegexMatcher(regex=path.value) if path is not None and kind is Comparison.REGEX else None,
+        safe_regex=_regex(path.value) if path is not None and kind is Comparison.REGEX else None,
         path_separated_prefix=separated or None,
         prefix="/" if kind in {None, Comparison.PREFIX} and not separated else None,
         headers=[*_headers(match), *further],
@@ -75,7 +75,12 @@ def _string(condition: ValueMatch) -> StringMatcher:
         case Comparison.PREFIX:
             return StringMatcher(prefix=condition.value)
         case _:
-            return StringMatcher(safe_regex=RegexMatcher(regex=condition.value))
+            return StringMatcher(safe_regex=_regex(condition.value))
+
+
+def _regex(value: str) -> RegexMatcher:
+    """Envoy refuses an empty expression; the one it gets matches the same: the empty value."""
+    return RegexMatcher(regex=value or "()")
 
 
 def _cookie_value(condition: ValueMatch) -> str:
