@@ -238,9 +238,11 @@ class Pipeline:
     def _withdraw(self, ref: Ref, unit: Unit, planned: Planned) -> None:
         """A target is gone, or an older one of its name has the gateway now. A gateway without target answers 404."""
         gateway = names.gateway(ref)
+        owner = self.owners.get(gateway)
         remove = list(self._dropped(ref, unit, {}))
         unit.backends = {}
-        if self.owners.get(gateway) != ref:
+        if owner != ref:
+            self._leave(gateway, owner, remove)
             return
         del self.owners[gateway]
         if planned.findings:
@@ -250,6 +252,13 @@ class Pipeline:
             self._publisher.publish(gateway, [self._encode(envoy.route_configuration(gone(ref)))], remove)
         else:
             self._publisher.forget(gateway)
+
+    def _leave(self, gateway: str, owner: Ref | None, remove: list[tuple[ResourceType, str]]) -> None:
+        """The gateway is another's already; what that has of the same name stays."""
+        if owner is None or not remove:
+            return
+        held = {names.cluster(owner, backend) for backend in self.units[owner].backends}
+        self._publisher.publish(gateway, (), [(kind, name) for kind, name in remove if name not in held])
 
     def release(self, gateway: str) -> None:
         """An Envoy has left: a gateway without target that has no other is forgotten."""
