@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from translator.objects.ref import Ref
 from translator.plan import Finding, Reason
 from translator.planners.options import Options
@@ -18,6 +20,8 @@ from xdserve.printing import SECTIONS, printable
 from xdserve.sources import Put
 from xdserve.sources.directory import SourceUnavailable, snapshot
 from xdserve.sources.files import Files
+
+logger = structlog.get_logger("xdserve.offline")
 
 WARNING = "warning: "
 
@@ -56,8 +60,8 @@ class Scopes:
         self.findings[owner] = findings
 
     def failed(self, service: Ref, error: Exception) -> None:
-        """Fail: there is nothing to go on serving here."""
-        raise RuntimeError(f"planning {service} failed") from error
+        """Say the cause, beside the finding that stands for it."""
+        logger.error("planning failed", service=str(service), error=f"{type(error).__name__}: {error}")
 
 
 def translate(paths: Iterable[Path], gateway: str | None, options: Options) -> Translated:
