@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from translator import names
 from translator.objects.core import Service
@@ -60,7 +60,7 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
         service=ref,
         origin=Origin(ref, "spec") if accepted is None else Origin(accepted.ref, "spec"),
         gateway=names.gateway(ref),
-        hosts=Routing(target, applied.rules, resolved.variants, granted, options).hosts(),
+        hosts=Routing(target, applied.rules, applied.timeouts, resolved.variants, granted, options).hosts(),
         backends=tuple(
             backend
             for variant in resolved.variants.values()
@@ -112,7 +112,7 @@ def _applied(
         served, accepted = policy.without(target), None
     else:
         served, accepted = policy.apply(view, target, last_good, options), last_good
-    return policy.Applied(served.candidates, served.rules, served.connect_timeout, (), applied.invalid), accepted
+    return replace(served, findings=(), invalid=applied.invalid), accepted
 
 
 def _claimed(
@@ -120,7 +120,13 @@ def _claimed(
 ) -> tuple[tuple[str, ...], list[Finding]]:
     if gateway is None:
         return (), []
-    return hosts.claimed(view, gateway, (*target.outside, *target.inside), options)
+    components = (host for component in target.components for host in component.hosts)
+    granted, refused = hosts.claimed(view, gateway, (*target.outside, *target.inside, *components), options)
+    if not target.cluster_local:
+        return granted, refused
+    message = f"has no effect: {target.ref} is for the cluster alone"
+    ignored = Finding(Origin(gateway.ref, "spec.hosts"), Reason.FIELD_IGNORED, message)
+    return (), [ignored] if gateway.spec.hosts else []
 
 
 def _expected(target: Target, findings: list[Finding]) -> list[Finding]:

@@ -58,7 +58,9 @@ def _refusal(view: View, gateway: ServiceGateway, host: str, options: Options) -
             f"{host} is not allowed for namespace {gateway.ref.namespace}; allowed is what the setting "
             "allowed_hosts lists"
         )
-    oldest = min(view.find(HOSTS, host), key=age)
+    # Whoever may not have the host does not keep others from it.
+    claims = [found for found in view.find(HOSTS, host) if options.allows_host(found.ref.namespace, host)]
+    oldest = min(claims, key=age)
     if oldest.ref != gateway.ref:
         return Reason.CONFLICTED, f"{host} is claimed by the older {oldest.ref}"
     return None

@@ -27,7 +27,7 @@ def age(found: Object) -> tuple[str, Ref]:
 
 
 def _slice_service(found: EndpointSlice) -> Iterator[tuple[str, str]]:
-    if found.service is not None:
+    if found.service:
         yield found.ref.namespace, found.service
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from translator.objects.kserve import Canary, Component, InferenceService
+from collections.abc import Iterator
+
+from translator.objects.kserve import MODE_ANNOTATION, Canary, Component, InferenceService
 from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
 from translator.planners import hosts
@@ -14,6 +16,9 @@ from translator.view import View
 
 PREDICTOR, TRANSFORMER, EXPLAINER = "predictor", "transformer", "explainer"
 COMPONENTS = (PREDICTOR, TRANSFORMER, EXPLAINER)
+
+NOT_YET_MODES = frozenset({"Knative", "ModelMesh"})
+NO_REVISION = "there is no second revision to send to outside Knative"
 
 
 def target(view: View, service: InferenceService, options: Options) -> Target:
@@ -34,15 +39,27 @@ def target(view: View, service: InferenceService, options: Options) -> Target:
         outside=(hosts.outside(service.ref, options.domain),),
         inside=hosts.inside(service.ref),
         components=tuple(
-            Part(name, (hosts.outside(service.ref, options.domain, name),)) for name in COMPONENTS if name in candidates
+            Part(name, (hosts.outside(service.ref, options.domain, name),), _timeout(component))
+            for name, component in _components(service)
         ),
         explainer=EXPLAINER if EXPLAINER in candidates else None,
-        request_timeout=None if component.timeout is None else component.timeout * 1000,
+        request_timeout=_timeout(component),
         request_headers=_headers(service.ref),
         cluster_local=service.cluster_local,
         stopped=service.stopped,
         findings=tuple(_ignored(service)),
     )
+
+
+def _components(service: InferenceService) -> Iterator[tuple[str, Component]]:
+    spec = service.spec
+    for name, component in zip(COMPONENTS, (spec.predictor, spec.transformer, spec.explainer), strict=True):
+        if component is not None:
+            yield name, component
+
+
+def _timeout(component: Component) -> int | None:
+    return None if component.timeout is None else component.timeout * 1000
 
 
 def _candidates(service: InferenceService) -> dict[str, Candidate]:
@@ -99,17 +116,14 @@ def _headers(ref: Ref) -> tuple[tuple[str, str], ...]:
 def _ignored(service: InferenceService) -> list[Finding]:
     """What is written and cannot be done, said rather than passed over (kserve#5335)."""
     found = []
-    components: tuple[tuple[str, Component | None], ...] = (
-        (PREDICTOR, service.spec.predictor),
-        (TRANSFORMER, service.spec.transformer),
-        (EXPLAINER, service.spec.explainer),
-    )
-    for name, component in components:
-        if component is not None and component.canary_traffic_percent is not None:
-            message = (
-                "has no effect: there is no second revision to send to outside Knative; "
-                "name canaries in spec.canary or in a TrafficPolicy"
-            )
+    mode = service.deployment_mode
+    if mode in NOT_YET_MODES:
+        message = f"found {mode}, not yet supported: the Services of mode Standard are expected"
+        found.append(_warn(service, f"metadata.annotations[{MODE_ANNOTATION}]", message))
+    for name, component in _components(service):
+        if component.canary_traffic_percent is not None:
+            why = "revisions of Knative are not yet supported" if mode == "Knative" else NO_REVISION
+            message = f"has no effect: {why}; name canaries in spec.canary or in a TrafficPolicy"
             found.append(_warn(service, f"spec.{name}.canaryTrafficPercent", message))
     if service.spec.canary and service.spec.transformer is not None:
         message = "has no effect: the transformer calls the stable predictor by itself"

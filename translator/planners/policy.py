@@ -47,10 +47,14 @@ class PlannedRule:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A target with its policy: all candidates by name, the rules in order, and what is the matter."""
+    """A target with its policy: all candidates by name, the rules in order, and what is the matter.
+
+    ``timeouts`` are those of the target's components, where they are reached without rules.
+    """
 
     candidates: Mapping[str, Candidate]
     rules: tuple[PlannedRule, ...]
+    timeouts: Mapping[str, PlannedTimeouts]
     connect_timeout: int
     findings: tuple[Finding, ...] = ()
     invalid: tuple[Finding, ...] = field(default=())
@@ -58,9 +62,9 @@ class Applied:
 
 def without(target: Target) -> Applied:
     """A target as its own fields have it."""
-    timeouts = PlannedTimeouts(_request_timeout(target), IDLE_TIMEOUT)
+    timeouts = _timeouts(target.request_timeout)
     rule = PlannedRule(DEFAULT_RULE, (PlannedMatch(),), target.split, None, timeouts, target.split_origin)
-    return Applied(target.candidates, (rule,), CONNECT_TIMEOUT)
+    return Applied(target.candidates, (rule,), _of_components(target), CONNECT_TIMEOUT)
 
 
 def apply(view: View, target: Target, policy: TrafficPolicy, options: Options) -> Applied:
@@ -73,6 +77,7 @@ def apply(view: View, target: Target, policy: TrafficPolicy, options: Options) -
     return Applied(
         candidates=candidates,
         rules=(*rules, _default(target, policy)),
+        timeouts=_of_components(target, spec.timeouts),
         connect_timeout=CONNECT_TIMEOUT if connect is None else connect,
         findings=tuple(findings),
         invalid=tuple(_unknown_names(policy, named)),
@@ -90,9 +95,17 @@ def _candidates(
         if isinstance(found, Candidate):
             candidates[backend.name] = found
         else:
-            candidates.pop(backend.name, None)
             findings.append(found)
+            candidates.pop(backend.name, None)
+            if backend.when_unready == "Fail":
+                candidates[backend.name] = _nowhere(policy, backend, origin)
     return candidates, findings
+
+
+def _nowhere(policy: TrafficPolicy, backend: Backend, origin: Origin) -> Candidate:
+    """Stands for a backend that cannot even be looked up and keeps its share all the same."""
+    found = Candidate(backend.name, PortOf(policy.ref.namespace, backend.ref.name, None), origin, exists=False)
+    return _with_settings(found, backend, origin)
 
 
 def _candidate(
@@ -119,6 +132,7 @@ def _with_settings(found: Candidate, backend: Backend, origin: Origin) -> Candid
         protocol=protocol,
         grpc=found.grpc,
         ready=found.ready,
+        exists=found.exists,
         keeps_share=backend.when_unready == "Fail",
     )
 
@@ -169,7 +183,7 @@ def _rule(target: Target, policy: TrafficPolicy, rule: Rule, position: int) -> P
         matches=tuple(_match(match) for match in rule.matches) or (PlannedMatch(),),
         split=_weighted(rule.split or policy.spec.split) or target.split,
         sticky=_sticky(sticky) if sticky else None,
-        timeouts=_timeouts(target, rule.timeouts, policy.spec.timeouts),
+        timeouts=_timeouts(target.request_timeout, rule.timeouts, policy.spec.timeouts),
         origin=Origin(policy.ref, f"spec.rules[{position}]"),
     )
 
@@ -181,7 +195,7 @@ def _default(target: Target, policy: TrafficPolicy) -> PlannedRule:
         matches=(PlannedMatch(),),
         split=_weighted(spec.split) or target.split,
         sticky=_sticky(spec.sticky) if spec.sticky else None,
-        timeouts=_timeouts(target, spec.timeouts),
+        timeouts=_timeouts(target.request_timeout, spec.timeouts),
         origin=Origin(policy.ref, "spec.split") if spec.split else target.split_origin,
     )
 
@@ -194,13 +208,14 @@ def _sticky(sticky: CookieSticky | HeaderSticky) -> Sticky:
     return Cookie(sticky.name, sticky.ttl) if isinstance(sticky, CookieSticky) else Header(sticky.name)
 
 
-def _request_timeout(target: Target) -> int:
-    return REQUEST_TIMEOUT if target.request_timeout is None else target.request_timeout
+def _of_components(target: Target, *said: RouteTimeouts) -> dict[str, PlannedTimeouts]:
+    return {component.name: _timeouts(component.request_timeout, *said) for component in target.components}
 
 
-def _timeouts(target: Target, *said: RouteTimeouts) -> PlannedTimeouts:
+def _timeouts(component: int | None, *said: RouteTimeouts) -> PlannedTimeouts:
     """The first that says it (the rule, then the policy), else the component's own, else the default."""
-    request = next((found.request for found in said if found.request is not None), _request_timeout(target))
+    own = REQUEST_TIMEOUT if component is None else component
+    request = next((found.request for found in said if found.request is not None), own)
     idle = next((found.idle for found in said if found.idle is not None), IDLE_TIMEOUT)
     return PlannedTimeouts(request, idle)
 

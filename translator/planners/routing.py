@@ -24,10 +24,14 @@ ANY_HOST = "*"
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """A target with its rules (the default route last) and its variants by name, on a gateway of its own."""
+    """A target with its rules (the default route last) and its variants by name, on a gateway of its own.
+
+    ``timeouts`` are those of its components.
+    """
 
     target: Target
     rules: tuple[PlannedRule, ...]
+    timeouts: Mapping[str, Timeouts]
     variants: Mapping[str, Variant]
     claimed: tuple[str, ...]
     options: Options
@@ -58,16 +62,15 @@ class Routing:
             yield from self._rule(rule)
         if self.target.explainer is not None:
             match = Match(path=PathMatch(Comparison.REGEX, EXPLAIN_PATH))
-            whole = replace(self._whole(self.target.explainer), timeouts=default.timeouts)
+            whole = self._whole(self.target.explainer)
             yield Route("explain", match, self._action(whole, grpc=False), whole.timeouts, whole.origin)
         yield from self._rule(default)
 
-    def _whole(self, candidate: str) -> PlannedRule:
-        """A rule that gives everything to one candidate."""
-        request = self.target.request_timeout
-        timeouts = Timeouts(REQUEST_TIMEOUT if request is None else request, IDLE_TIMEOUT)
-        origin = self.target.candidates[candidate].origin
-        return PlannedRule(candidate, (Match(),), (Weighted(candidate, 1),), None, timeouts, origin)
+    def _whole(self, component: str) -> PlannedRule:
+        """A rule that gives everything to one component."""
+        origin = self.target.candidates[component].origin
+        whole = (Weighted(component, 1),)
+        return PlannedRule(component, (Match(),), whole, None, self.timeouts[component], origin)
 
     def _rule(self, rule: PlannedRule) -> Iterator[Route]:
         """A route for each match, with one before it for gRPC if that goes to other ports."""
@@ -109,9 +112,7 @@ class Routing:
 
     def _probes(self) -> Iterator[Route]:
         """What the gateway answers about itself, unless a rule claims the path."""
-        ready = not self.target.stopped and any(
-            self._shares(rule, grpc=grpc) for rule in self.rules for grpc in (False, True)
-        )
+        ready = not self.target.stopped and any(self._serves(rule) for rule in self.rules)
         said = "ready" if ready else "no backend is ready"
         for path, reply in (
             (HEALTH, Reply(200, json.dumps({"status": "ok"}))),
@@ -120,6 +121,11 @@ class Routing:
             if not any(_claims(match.path, path) for rule in self.rules for match in rule.matches):
                 match = Match(path=PathMatch(Comparison.EXACT, path), method="GET")
                 yield self._answer(path.removeprefix("/"), match, reply)
+
+    def _serves(self, rule: PlannedRule) -> bool:
+        """Whether one that has a share is ready; to keep a share is not to serve."""
+        found = (self.variants.get(share.backend) for share in rule.split if share.weight)
+        return any(variant is not None and (variant.ready or variant.grpc_ready) for variant in found)
 
     def _stopped(self) -> Iterator[Route]:
         yield self._answer("stopped", Match(), Reply(503, _error(503, "Stopped", f"{self.target.ref.name} is stopped")))

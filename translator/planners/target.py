@@ -16,8 +16,9 @@ from translator.view import View
 class Candidate:
     """A backend before anyone has looked whether it exists.
 
-    ``grpc`` is where gRPC goes if the Service itself has no port for it; ``ready`` is what a status says of it, and
-    ``keeps_share`` that its share is answered with 503 rather than given to the others while it is not ready.
+    ``grpc`` is where gRPC goes if the Service itself has no port for it; ``ready`` is what a status says of it,
+    ``exists`` is False if it is known that there is nothing to look up, and ``keeps_share`` says that its share is
+    answered with 503 rather than given to the others while it is not ready.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Candidate:
     protocol: Protocol | None = None
     grpc: PortOf | None = None
     ready: bool = True
+    exists: bool = True
     keeps_share: bool = False
 
 
@@ -51,10 +53,11 @@ class Weighted:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A part of a service that can be reached under host names of its own."""
+    """A part of a service that can be reached under host names of its own, with a timeout of its own."""
 
     name: str
     hosts: tuple[str, ...]
+    request_timeout: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +92,16 @@ def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: in
     """Look up every candidate; one that does not exist or is not ready is a finding."""
     resolved = Resolved()
     for candidate in candidates.values():
-        found = variant(view, candidate, connect_timeout)
-        if isinstance(found, Unusable):
-            resolved.findings.append(Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, found.message))
-            if candidate.keeps_share:
-                resolved.variants[candidate.name] = _nowhere(candidate, connect_timeout)
+        found = variant(view, candidate, connect_timeout) if candidate.exists else None
+        if isinstance(found, Variant):
+            resolved.variants[candidate.name] = found
+            if not found.ready:
+                resolved.findings.append(_not_ready(candidate))
             continue
-        resolved.variants[candidate.name] = found
-        if not found.ready:
-            resolved.findings.append(_not_ready(candidate))
+        if found is not None:
+            resolved.findings.append(Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, found.message))
+        if candidate.keeps_share:
+            resolved.variants[candidate.name] = _nowhere(candidate, connect_timeout)
     return resolved
 
 
@@ -130,7 +134,8 @@ def variant(view: View, candidate: Candidate, connect_timeout: int) -> Variant |
 
 def _nowhere(candidate: Candidate, connect_timeout: int) -> Variant:
     """Stands for a backend that does not exist and keeps its share all the same: it has no endpoints."""
-    port = PortState(EndpointSource(candidate.port.namespace, candidate.port.service, ""), Protocol.HTTP, ready=False)
+    nobody = EndpointSource(candidate.port.namespace, service="", port="")
+    port = PortState(nobody, Protocol.HTTP, ready=False)
     backend = _backend(candidate, candidate.name, port, candidate.protocol, connect_timeout)
     return Variant(backend, ready=False, grpc=backend, grpc_ready=False, keeps_share=True)
 
