@@ -1,0 +1,85 @@
+"""The golden cases: what a folder holds, what translation makes of it, and the text in which that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from translator.planners.options import Options
+from xdserve.offline import plan_all
+from xdserve.printing import SECTIONS, printable
+from xdserve.sources.directory import snapshot
+
+ROOT = Path(__file__).parent
+INPUT, OPTIONS, FINDINGS = "in.yaml", "options.yaml", "findings.txt"
+OUTPUTS = {section: f"{section}.yaml" for section in SECTIONS.values()}
+GENERATED = frozenset({*OUTPUTS.values(), FINDINGS})
+
+Gateways = Mapping[str, Mapping[str, list[dict[str, Any]]]]
+"""Resources by gateway and section."""
+
+
+def cases() -> list[str]:
+    return sorted(path.parent.name for path in ROOT.glob(f"*/{INPUT}"))
+
+
+def translated(*paths: Path, options: Options | None = None) -> tuple[Gateways, list[str]]:
+    """The resources of every gateway, and a line for each finding, its reason first."""
+    files = snapshot(*paths)
+    planned = plan_all(files, options or Options())
+    gateways = {
+        name: {
+            section: [printable(held) for each in sorted(scope.names(kind)) if (held := scope.get(kind, each))]
+            for kind, section in SECTIONS.items()
+        }
+        for name, scope in sorted(planned.scopes.items())
+    }
+    said = [f"{error.reason} {error}" for error in files.errors()]
+    said += [f"{found.reason.value} {found}" for owner in sorted(planned.findings) for found in planned.findings[owner]]
+    return gateways, said
+
+
+def translate_case(name: str) -> tuple[Gateways, list[str]]:
+    folder = ROOT / name
+    gateways, findings = translated(folder / INPUT, options=_options(folder / OPTIONS))
+    return gateways, [line.replace(f"{folder}/", "") for line in findings]
+
+
+def texts(gateways: Gateways, findings: list[str]) -> dict[str, str]:
+    """The files of a case, by name."""
+    files = {
+        file: _yaml({gateway: sections[section] for gateway, sections in gateways.items()})
+        for section, file in OUTPUTS.items()
+    }
+    return {**files, FINDINGS: "".join(f"{line}\n" for line in findings)}
+
+
+def _options(path: Path) -> Options:
+    said = yaml.safe_load(path.read_text()) if path.exists() else {}
+    if "allowed_hosts" in said:
+        said["allowed_hosts"] = {namespace: tuple(hosts) for namespace, hosts in said["allowed_hosts"].items()}
+    return Options(**said)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors, and what fits a line is written in one: a golden file is there to be read."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: object = None) -> yaml.SequenceNode:
+        return super().represent_sequence(tag, sequence, _is_short(sequence))
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: object = None) -> yaml.MappingNode:
+        return super().represent_mapping(tag, mapping, _is_short(mapping))
+
+
+def _is_short(value: object) -> bool:
+    return len(str(value)) <= 110
+
+
+def _yaml(content: object) -> str:
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
