@@ -24,6 +24,9 @@ from xds.wire import DecodeError, Resource, decode
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = "DeltaAggregatedResources"
 
+_UNREADY = "this server does not know its gateways yet"
+_STOPPING = "this server is going down"
+
 OPTIONS = (
     # An Envoy that reconnects names every version it has; at the default of 4 MiB large ones would never get in.
     ("grpc.max_receive_message_length", 32 * 1024 * 1024),
@@ -159,7 +162,7 @@ class Server:
         self._now = now
         self._gateways: dict[str, _Gateway] = {}
         self._ids = itertools.count(1)
-        self._open = False
+        self._closed: str | None = _UNREADY
         self._grpc: grpc.aio.Server | None = None
 
     # -- Life --------------------------------------------------------------------------------------------------
@@ -186,14 +189,14 @@ class Server:
 
         A server that answered before it knew everything would empty the Envoys that reconnect to it.
         """
-        self._open = True
+        self._closed = None
 
     async def stop(self, grace: float) -> None:
         """Accept nothing new, end the streams, and cut those still there after `grace` seconds."""
-        self._open = False
+        self._closed = _STOPPING
         for gateway in self._gateways.values():
             for stream in gateway.streams.values():
-                stream.end(ProtocolError("UNAVAILABLE", "this server is going down"))
+                stream.end(ProtocolError("UNAVAILABLE", _STOPPING))
         if self._grpc is not None:
             await self._grpc.stop(grace)
 
@@ -269,8 +272,8 @@ class Server:
             await context.abort(grpc.StatusCode[error.status], error.message)
 
     async def _first(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> DeltaDiscoveryRequest | None:
-        if not self._open:
-            raise ProtocolError("UNAVAILABLE", "this server does not know its gateways yet")
+        if self._closed:
+            raise ProtocolError("UNAVAILABLE", self._closed)
         data = await context.read()
         return None if data is grpc.aio.EOF else _decode(data)
 
