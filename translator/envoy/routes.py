@@ -31,7 +31,9 @@ RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 """Only what has never reached a model."""
 
 RETRIES = 2
-HOST_ATTEMPTS = 3
+HOST_ATTEMPTS = 32
+"""How often another host is looked for. An endpoint that refuses is the least loaded one, so of two it is chosen three
+times in four: with Envoy's usual 3 attempts 13 of 400 requests still failed."""
 
 
 def route_configuration(plan: ServicePlan) -> Rendered:
