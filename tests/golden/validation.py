@@ -23,8 +23,9 @@ Resource = dict[str, Any]
 
 def problems(folder: Path, resources: Mapping[str, Gateways]) -> list[str]:
     """What Envoy has against resources, given by what they belong to: one line an owner, and none if all is well."""
-    if _validate(folder, resources) is None:
-        return []
+    said = _validate(folder, resources)
+    if said is None or len(resources) == 1:
+        return [f"{owner}: {said}" for owner in resources if said]
     return [
         f"{owner}: {said}" for owner, gateways in resources.items() if (said := _validate(folder, {owner: gateways}))
     ]
