@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.session.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, Client, make
+from xds.session.gates import DOUBT
 
 
 def what(responses):
@@ -108,6 +109,25 @@ class TestAfterABreakWhileWarming:
         assert client.session.wake_at() == client.now + client.linger
         assert what(client.later(client.linger)) == [("rds", ["r"], [])]
         assert client.session.wake_at() is None
+
+    def test_assignments_that_it_waits_for_anew_are_sent_though_it_lists_them(self):
+        """Without them its clusters never warm, and it never asks for clusters."""
+        client = connected()
+        client.reconnect()
+        assert client.ask(ENDPOINT, ["a"], initial={"a": client.scope.get(ENDPOINT, "a").version}) == []
+        assert client.session.wake_at() == client.now + DOUBT
+        [assignment] = client.later(DOUBT)
+        assert assignment.names == ["a"]
+        assert client.ack(assignment) == []
+        assert client.session.wake_at() is None
+
+    def test_but_not_to_one_that_asks_for_clusters_at_once(self):
+        client = connected()
+        client.reconnect()
+        client.say(ENDPOINT, ["a"], initial={"a": client.scope.get(ENDPOINT, "a").version})
+        client.take(CLUSTER, initial={"a": client.scope.get(CLUSTER, "a").version})
+        assert client.session.wake_at() is None
+        assert client.later(3600) == []
 
 
 class TestClustersStayWhileRoutesMayUseThem:

@@ -15,6 +15,10 @@ from xds.session.table import State
 from xds.types import ResourceType
 from xds.wire.resource import Resource
 
+DOUBT = 1.0
+"""Seconds after which a client that asked for assignments and not for clusters is taken to be warming some. An Envoy
+that is not sends all its first requests in one go."""
+
 
 class Gates:
     """The gates of one session. Times are seconds of the caller's clock.
@@ -23,16 +27,28 @@ class Gates:
     still goes there, though the new routes are acknowledged.
     """
 
-    __slots__ = ("_clusters", "_linger", "_lingering", "_patience", "_routes", "_scope", "_substreams")
+    __slots__ = (
+        "_clusters",
+        "_doubt",
+        "_endpoints",
+        "_linger",
+        "_lingering",
+        "_patience",
+        "_routes",
+        "_scope",
+        "_substreams",
+    )
 
     def __init__(self, scope: Scope, substreams: Mapping[ResourceType, SubStream], linger: float) -> None:
         self._scope = scope
         self._substreams = substreams
         self._clusters = substreams[ResourceType.CLUSTER]
+        self._endpoints = substreams[ResourceType.ENDPOINT]
         self._routes = substreams[ResourceType.ROUTE]
         self._linger = linger
         self._lingering: dict[str, float] = {}
         self._patience: float | None = None
+        self._doubt: float | None = None
 
     # -- Time --------------------------------------------------------------------------------------------------
 
@@ -40,21 +56,28 @@ class Gates:
         """A type was asked for the first time.
 
         An Envoy that was warming clusters when its stream broke asks for clusters last: it holds back their
-        request, as it holds back their ACK. So a client that comes with versions of an earlier stream gets
-        `linger` to ask for clusters before routes go to it ungated; one that never asks is not starved.
+        request, as it holds back their ACK. So a client that comes with versions of an earlier stream, and not
+        at once with its request for clusters, is taken to be warming:
+
+        - routes go to it after its request for clusters, or after `linger`: one that never asks is not starved;
+        - assignments that it lists as known are sent all the same, for a changed cluster waits for its own anew.
         """
         if sub is self._clusters:
-            self._patience = None
-        elif sub is self._routes and self._clusters.state is State.UNASKED and self._resumed():
-            self._patience = now + self._linger
-
-    def _resumed(self) -> bool:
-        return any(sub.resumed for sub in self._substreams.values())
+            self._patience = self._doubt = None
+        elif self._clusters.state is State.UNASKED:
+            if sub is self._endpoints and sub.resumed:
+                self._doubt = now + DOUBT
+            if sub is self._routes and any(other.resumed for other in self._substreams.values()):
+                self._patience = now + self._linger
 
     def tick(self, now: float) -> None:
         """Time went by."""
         if self._patience is not None and now >= self._patience:
             self._patience = None
+        if self._doubt is not None and now >= self._doubt:
+            self._doubt = None
+            for name in list(self._endpoints.sent):
+                self._endpoints.mark(name, force=True)
 
     def returned(self, names: Iterable[str]) -> None:
         """Clusters changed in the scope: a removal under way starts anew, if it is still wanted."""
@@ -63,7 +86,7 @@ class Gates:
 
     def wake_at(self) -> float | None:
         """When a gate opens by time alone."""
-        moments = [] if self._patience is None or not self._routes.idle() else [self._patience]
+        moments = [moment for moment in (self._patience, self._doubt) if moment is not None]
         if self._clusters.idle():
             dirty = self._clusters.dirty
             self._lingering = {name: until for name, until in self._lingering.items() if name in dirty}
