@@ -98,11 +98,12 @@ class Plane:
 
 
 @asynccontextmanager
-async def control_plane(**how):
-    """A running plane that accepts streams at once."""
+async def control_plane(*, port=0, opened=True, **how):
+    """A running plane; one that is not `opened` refuses streams."""
     plane = Plane(**how)
-    plane.port = await plane.server.start(f"{HOST}:0")
-    plane.server.open()
+    plane.port = await plane.server.start(f"{HOST}:{port}")
+    if opened:
+        plane.server.open()
     try:
         yield plane
     finally:
