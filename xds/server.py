@@ -299,7 +299,7 @@ class Server:
             gateway=gateway.scope.name,
             node_id=node.id,
             peer=peer,
-            user_agent=f"{node.user_agent_name} {node.user_agent_version or ''}".strip(),
+            user_agent=_user_agent(node),
             connected_since=self._now(),
         )
         session = DeltaSession(gateway.scope, linger=self._linger, identifier=self._identifier, prefix=f"{info.id:x}-")
@@ -338,6 +338,13 @@ def _decode(data: bytes) -> DeltaDiscoveryRequest:
         return decode(DeltaDiscoveryRequest, data)
     except DecodeError as error:
         raise ProtocolError("INVALID_ARGUMENT", f"not a DeltaDiscoveryRequest: {error}") from error
+
+
+def _user_agent(node: Node) -> str:
+    """Name and version; an Envoy says its version in numbers, other clients as text."""
+    build = node.user_agent_build_version and node.user_agent_build_version.version
+    version = f"{build.major_number}.{build.minor_number}.{build.patch}" if build else node.user_agent_version
+    return f"{node.user_agent_name} {version or ''}".strip()
 
 
 def _gateway_of(node: Node | None) -> str:

@@ -9,6 +9,7 @@ __all__ = (
     "ApiConfigSource",
     "ApiConfigSourceApiType",
     "ApiVersion",
+    "BuildVersion",
     "CidrRange",
     "ConfigSource",
     "ControlPlane",
@@ -171,6 +172,18 @@ class ApiConfigSource(betterproto2.Message):
 
 default_message_pool.register_message(
     "envoy.config.core.v3", "ApiConfigSource", ApiConfigSource
+)
+
+
+@dataclass(eq=False, repr=False)
+class BuildVersion(betterproto2.Message):
+    version: "___type__v3__.SemanticVersion | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.core.v3", "BuildVersion", BuildVersion
 )
 
 
@@ -527,6 +540,10 @@ class Node(betterproto2.Message):
 
     user_agent_version: "str | None" = betterproto2.field(
         7, betterproto2.TYPE_STRING, optional=True, group="user_agent_version_type"
+    )
+
+    user_agent_build_version: "BuildVersion | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, optional=True, group="user_agent_version_type"
     )
 
 
