@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from bootstrap.address import Address
 from translator.objects.ref import Ref
 from translator.plan import Finding
 from translator.planners.options import Options
@@ -58,6 +59,19 @@ async def serve(settings: Settings) -> int:
     return 0
 
 
+def _check_free(address: Address) -> None:
+    """Say in one line why an address cannot be listened at: gRPC says less, and its core adds a line of another form.
+
+    Raises:
+        OSError: the address is in use, not of this machine, or not permitted.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        socket.create_server((address.host, address.port), family=family).close()
+    except OSError as error:
+        raise OSError(f"xds_address {address}: {error.strerror}") from error
+
+
 class Program:
     """One running xdserve. It is the source's feed and the pipeline's reporter."""
 
@@ -86,6 +100,7 @@ class Program:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        _check_free(self._settings.xds_address)
         port = await self._server.start(str(self._settings.xds_address))
         try:
             admin = await self._admin.start()
