@@ -65,9 +65,11 @@ def _check_free(address: Address) -> None:
     Raises:
         OSError: the address is in use, not of this machine, or not permitted.
     """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        socket.create_server((address.host, address.port), family=family).close()
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: no waiting for old connections
+            probe.bind(address)
     except OSError as error:
         raise OSError(f"xds_address {address}: {error.strerror}") from error
 

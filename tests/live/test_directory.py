@@ -272,7 +272,9 @@ async def test_a_second_one_on_the_same_port_says_so_in_one_line(serve, tmp_path
         assert await asyncio.to_thread(second.child.process.wait, 30) == 1
         (line,) = warnings(second)
         setting = flag.removeprefix("--").replace("-", "_")
-        assert (line["event"], line["cause"]) == ("cannot start", f"{setting} {address}: Address already in use")
+        assert line["event"] == "cannot start"
+        assert line["cause"].startswith(f"{setting} {address}: ")
+        assert "address already in use" in line["cause"].lower()
         assert "Traceback" not in second.child.log.read_text()
     assert (await serve.get("/healthz"))[0] == 200
 
