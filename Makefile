@@ -37,7 +37,7 @@ format: $(VENV)/ready ## Format the code and mend what the linter can mend
 bench: $(VENV)/ready ## Run the benchmarks and print their table
 	$(BIN)/python -m benchmarks $(ARGS)
 
-generate: $(VENV)/ready ## Make xds/api again from tools/wanted.txt
+generate: $(VENV)/ready ## Make the message classes again from tools/wanted*.txt
 	$(BIN)/python tools/generate.py
 
 docs: $(VENV)/ready ## Write the made parts of docs/ again from the code

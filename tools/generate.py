@@ -1,7 +1,8 @@
-"""Make the message classes of xds/api, and the descriptors that their tests use, from tools/wanted.txt.
+"""Make the message classes of xds/api and xdserve/router/api, and descriptors for tests, from tools/wanted*.txt.
 
-Envoy's descriptors come from the wheel `xds-protos`, which owns the import names `xds` and `envoy`. So the work
-is done in an environment of its own, in the user's cache, made once for each state of requirements/generate.txt.
+Envoy's descriptors come from the wheel `xds-protos`, which owns the import names `xds` and `envoy`; those of the open
+inference protocol from `tritonclient`. So the work is done in an environment of its own, in the user's cache, made once
+for each state of requirements/generate.txt.
 
 Usage: generate.py [--check]    (--check writes nothing; it exits 1 if what is committed differs)
 """
@@ -43,10 +44,9 @@ if TYPE_CHECKING:
     Enums = RepeatedCompositeFieldContainer[EnumDescriptorProto]
 
 ROOT = Path(__file__).resolve().parent.parent
-WANTED = ROOT / "tools" / "wanted.txt"
 REQUIREMENTS = ROOT / "requirements" / "generate.txt"
-API = Path("xds/api")
-DESCRIPTORS = Path("tests/unit/wire/descriptors.binpb")
+# Where the descriptors of a Protobuf package are, if not in a Python package of the same name.
+HOMES = {"inference": "tritonclient.grpc"}
 # What the linters and tests leave beside generated files.
 IGNORED = ("__pycache__",)
 
@@ -99,6 +99,36 @@ default_message_pool = Pool()
 '''
 
 
+INFERENCE_DOCSTRING = '''"""The open inference protocol, cut to the fields that are spoken: made by tools/generate.py.
+
+Messages are built as those of xds/api.
+"""
+'''
+
+SHARED_POOL = '''"""The pool that every message class registers itself in: the one of xds/api."""
+
+from xds.api.message_pool import default_message_pool
+
+__all__ = ["default_message_pool"]
+'''
+
+
+class Output(NamedTuple):
+    """What one list of wanted messages is made into; paths are relative to the root."""
+
+    wanted: str
+    api: Path
+    docstring: str
+    pool: str
+    descriptors: Path | None = None
+
+
+OUTPUTS = (
+    Output("wanted.txt", Path("xds/api"), API_DOCSTRING, POOL, Path("tests/unit/wire/descriptors.binpb")),
+    Output("wanted-inference.txt", Path("xdserve/router/api"), INFERENCE_DOCSTRING, SHARED_POOL),
+)
+
+
 class GenerateError(Exception):
     """Something that the user of this script can mend, said in one line."""
 
@@ -140,14 +170,19 @@ def run_inside(output: Path) -> None:
 
 
 class Entry(NamedTuple):
-    """A message wanted: the line that asks for it, and its fields."""
+    """A message wanted: the line that asks for it, its fields, and the file of the line."""
 
     line: int
     fields: tuple[str, ...]
+    file: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
 
 
-def read_wanted(text: str) -> dict[str, Entry]:
-    """Read wanted.txt: a message's full name -> its entry. Raises GenerateError with the line's number."""
+def read_wanted(text: str, file: str = "wanted.txt") -> dict[str, Entry]:
+    """Read a list of wanted messages: full name -> entry. Raises GenerateError with the line's number."""
     wanted: dict[str, Entry] = {}
     name = ""
     for number, raw in enumerate(text.splitlines(), 1):
@@ -156,16 +191,16 @@ def read_wanted(text: str) -> dict[str, Entry]:
             continue
         if line[0].isspace():
             if not name:
-                raise GenerateError(f"wanted.txt:{number}: found a line that goes on, but no entry before it")
+                raise GenerateError(f"{file}:{number}: found a line that goes on, but no entry before it")
             fields = line.split()
             wanted[name] = wanted[name]._replace(fields=wanted[name].fields + tuple(fields))
             continue
         name, colon, rest = line.partition(":")
         if not colon or not all(part.isidentifier() for part in name.split(".")):
-            raise GenerateError(f"wanted.txt:{number}: found {line!r}, expected `full.name.of.Message: field field`")
+            raise GenerateError(f"{file}:{number}: found {line!r}, expected `full.name.of.Message: field field`")
         if name in wanted:
-            raise GenerateError(f"wanted.txt:{number}: found {name} again, it is on line {wanted[name].line}")
-        wanted[name] = Entry(number, tuple(rest.split()))
+            raise GenerateError(f"{file}:{number}: found {name} again, it is on line {wanted[name].line}")
+        wanted[name] = Entry(number, tuple(rest.split()), file)
     return wanted
 
 
@@ -177,6 +212,7 @@ def find_message(name: str, entry: Entry) -> Descriptor:
     from google.protobuf import descriptor_pool  # noqa: PLC0415  (in the environment only)
 
     package = name[: next((i for i, letter in enumerate(name) if letter.isupper()), 0)].rstrip(".")
+    package = HOMES.get(package, package)
     with contextlib.suppress(ImportError):
         for folder in importlib.import_module(package).__path__ if package else ():
             for file in sorted(Path(folder).glob("*_pb2.py")):
@@ -184,7 +220,7 @@ def find_message(name: str, entry: Entry) -> Descriptor:
     try:
         return descriptor_pool.Default().FindMessageTypeByName(name)
     except KeyError:
-        raise GenerateError(f"wanted.txt:{entry.line}: found {name}, which the descriptors do not have") from None
+        raise GenerateError(f"{entry.place}: found {name}, which the descriptors do not have") from None
 
 
 def wanted_fields(message: Descriptor, entry: Entry) -> list[FieldDescriptor]:
@@ -193,9 +229,9 @@ def wanted_fields(message: Descriptor, entry: Entry) -> list[FieldDescriptor]:
         return list(message.fields)
     for field in entry.fields:
         if field not in message.fields_by_name:
-            raise GenerateError(f"wanted.txt:{entry.line}: {message.full_name} has no field {field!r}")
+            raise GenerateError(f"{entry.place}: {message.full_name} has no field {field!r}")
         if entry.fields.count(field) > 1:
-            raise GenerateError(f"wanted.txt:{entry.line}: {message.full_name} lists {field!r} twice")
+            raise GenerateError(f"{entry.place}: {message.full_name} lists {field!r} twice")
     return [field for field in message.fields if field.name in entry.fields]
 
 
@@ -209,7 +245,7 @@ class Cut:
 
     @classmethod
     def of(cls, wanted: dict[str, Entry]) -> Cut:
-        """Find all that wanted.txt names. Raises GenerateError on what the descriptors do not have."""
+        """Find all that is wanted. Raises GenerateError on what the descriptors do not have."""
         messages = {name: find_message(name, entry) for name, entry in wanted.items()}
         cut = cls({name: wanted_fields(messages[name], entry) for name, entry in wanted.items()}, messages, {})
         for name, entry in wanted.items():
@@ -228,7 +264,7 @@ class Cut:
             self._follow(field.message_type.fields_by_name["value"], entry, wanted)
         elif field.message_type.full_name not in wanted:
             kind = field.message_type.full_name
-            raise GenerateError(f"wanted.txt:{entry.line}: {field.full_name} is a {kind}, which has no entry")
+            raise GenerateError(f"{entry.place}: {field.full_name} is a {kind}, which has no entry")
 
     def keeps(self, name: str) -> bool:
         """Whether a message or enum is kept: it is wanted, or has something inside that is."""
@@ -361,7 +397,7 @@ class AnyMethods:
 
 
 def compile_classes(files: FileDescriptorSet) -> Iterable[tuple[str, str]]:
-    """The generated modules: path below xds/api, and source."""
+    """The generated modules: path below the output's folder, and source."""
     from betterproto2_compiler.known_types import KNOWN_METHODS  # noqa: PLC0415
     from betterproto2_compiler.lib.google.protobuf.compiler import CodeGeneratorRequest  # noqa: PLC0415
     from betterproto2_compiler.plugin.parser import generate_code  # noqa: PLC0415
@@ -376,14 +412,17 @@ def compile_classes(files: FileDescriptorSet) -> Iterable[tuple[str, str]]:
     return [(file.name, file.content) for file in response.file]
 
 
-def generate(output: Path) -> None:
-    """Write all generated files below output."""
-    files = descriptors(Cut.of(read_wanted(WANTED.read_text(encoding="utf-8"))))
-    for name, content in compile_classes(files):
-        write(output / API / name, content.encode())
-    write(output / API / "__init__.py", API_DOCSTRING.encode())
-    write(output / API / "message_pool.py", POOL.encode())
-    write(output / DESCRIPTORS, files.SerializeToString(deterministic=True))
+def generate(folder: Path) -> None:
+    """Write all generated files below the folder."""
+    for output in OUTPUTS:
+        text = (ROOT / "tools" / output.wanted).read_text(encoding="utf-8")
+        files = descriptors(Cut.of(read_wanted(text, output.wanted)))
+        for name, content in compile_classes(files):
+            write(folder / output.api / name, content.encode())
+        write(folder / output.api / "__init__.py", output.docstring.encode())
+        write(folder / output.api / "message_pool.py", output.pool.encode())
+        if output.descriptors:
+            write(folder / output.descriptors, files.SerializeToString(deterministic=True))
 
 
 def write(path: Path, content: bytes) -> None:
@@ -397,7 +436,8 @@ def write(path: Path, content: bytes) -> None:
 
 def contents(root: Path) -> dict[Path, bytes]:
     """The generated files below a root: path -> content."""
-    files = [*(root / API).rglob("*"), root / DESCRIPTORS]
+    files = [file for output in OUTPUTS for file in (root / output.api).rglob("*")]
+    files += [root / output.descriptors for output in OUTPUTS if output.descriptors]
     return {
         file.relative_to(root): file.read_bytes()
         for file in files
@@ -411,20 +451,20 @@ def check(fresh: Path) -> None:
     differing = sorted(str(path) for path in old.keys() | new.keys() if old.get(path) != new.get(path))
     if differing:
         more = f" and {len(differing) - 1} more" if differing[1:] else ""
-        raise GenerateError(f"{differing[0]}{more} differ from what tools/wanted.txt gives: run `make generate`")
+        raise GenerateError(f"{differing[0]}{more} differ from what tools/wanted*.txt give: run `make generate`")
 
 
 def install(fresh: Path) -> None:
     """Put the generated files where they belong."""
-    shutil.rmtree(ROOT / API, ignore_errors=True)
-    shutil.copytree(fresh / API, ROOT / API)
-    (ROOT / DESCRIPTORS).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(fresh / DESCRIPTORS, ROOT / DESCRIPTORS)
+    for output in OUTPUTS:
+        shutil.rmtree(ROOT / output.api, ignore_errors=True)
+    for path in contents(fresh):
+        write(ROOT / path, (fresh / path).read_bytes())
 
 
 def main() -> None:
     """Run the command; inside the environment with --output."""
-    parser = argparse.ArgumentParser(description="Make xds/api from tools/wanted.txt.")
+    parser = argparse.ArgumentParser(description="Make the message classes from tools/wanted*.txt.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if what is committed differs")
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
