@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from translator.objects import Object, parse
 from xdserve.sources import Put, Source
 
@@ -81,14 +83,40 @@ def held(count: int, first: int = 0) -> Iterator[Put]:
 
 
 def write(folder: Path, count: int) -> None:
-    """A file for each service."""
+    """A file for each service, each text a copy of the first: to write YAML is slower than to read it."""
     folder.mkdir(parents=True, exist_ok=True)
+    first = text(service(1))
     for number in range(count):
-        (folder / f"iris-{number}.yaml").write_text(text(service(number)))
+        copy = first.replace("iris-1", f"iris-{number}").replace("10.0.1.", f"10.{number >> 8}.{number & 255}.")
+        (folder / f"iris-{number}.yaml").write_text(copy)
 
 
 def text(documents: Documents) -> str:
     """Documents as a person would write them: block style YAML."""
-    import yaml  # noqa: PLC0415  only who writes files needs it
-
     return yaml.dump_all(documents, Dumper=yaml.CSafeDumper, sort_keys=False)
+
+
+EDGE = "edge"
+"""The service that has an Envoy, and its gateway's name within the namespace."""
+
+
+def edge(port: int, upstream: int) -> Documents:
+    """A service whose gateway listens on a port of the loopback and whose one pod does so too."""
+    spec = {"predictor": {"model": {"modelFormat": {"name": "sklearn"}}}}
+    target = {"group": "serving.kserve.io", "kind": "InferenceService", "name": EDGE}
+    gateway = {"targetRef": target, "address": "127.0.0.1", "port": port}
+    part = f"{EDGE}-predictor"
+    return [
+        stopped(spec, said=False),
+        core_service(part),
+        slice_of(part, ["127.0.0.1"], upstream),
+        {**_document("xdserve.io/v1alpha1", "ServiceGateway", EDGE), "spec": gateway},
+    ]
+
+
+def stopped(spec: dict[str, Any] | None = None, *, said: bool) -> dict[str, Any]:
+    """The edge's InferenceService. While it is stopped its gateway answers /readyz with 503."""
+    spec = spec or {"predictor": {"model": {"modelFormat": {"name": "sklearn"}}}}
+    made = _document("serving.kserve.io/v1beta1", "InferenceService", EDGE, spec=spec)
+    made["metadata"]["annotations"] = {"serving.kserve.io/stop": str(said).lower()}
+    return made

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import math
+import os
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass
@@ -30,3 +34,22 @@ def cpu(fn: Callable[[], object], *, repeat: int = 5, number: int = 100) -> floa
             fn()
         best = min(best, (time.process_time() - start) / number)
     return best
+
+
+def once(fn: Callable[[], object]) -> float:
+    """CPU seconds of one call, for what is done once, at start."""
+    gc.collect()
+    start = time.process_time()
+    fn()
+    return time.process_time() - start
+
+
+def quantile(samples: Sequence[float], share: float) -> float:
+    """The sample below or at which this share of them is."""
+    return sorted(samples)[max(0, math.ceil(share * len(samples)) - 1)]
+
+
+def resident(pid: int | None = None) -> float:
+    """Bytes of memory that a process holds now."""
+    pages = Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
