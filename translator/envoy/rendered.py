@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 
 from betterproto2 import Message
 
@@ -43,6 +44,7 @@ def ads() -> ConfigSource:
     )
 
 
+@lru_cache(1024)
 def milliseconds(value: int) -> timedelta:
     """A plan's duration."""
     return timedelta(milliseconds=value)

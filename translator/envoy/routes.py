@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from translator import names
 from translator.envoy.matches import route_match
@@ -12,7 +13,7 @@ from translator.envoy.splits import legs
 from translator.objects.ref import Ref
 from translator.plan import Host, Match, Reply, ServicePlan, Split
 from translator.plan import Route as PlannedRoute
-from xds.api.envoy.config.core.v3 import DataSource
+from xds.api.envoy.config.core.v3 import DataSource, HeaderValueOption
 from xds.api.envoy.config.route.v3 import (
     DirectResponseAction,
     RetryPolicy,
@@ -61,9 +62,15 @@ def _virtual_host(service: Ref, host: Host) -> VirtualHost:
         name=host.name,
         domains=list(host.domains),
         routes=[message for route in host.routes for message in _routes(service, route)],
-        request_headers_to_add=[header(name, value) for name, value in host.request_headers],
+        request_headers_to_add=list(_request_headers(host.request_headers)),
         retry_policy=_retries(),
     )
+
+
+@lru_cache(16)
+def _request_headers(headers: tuple[tuple[str, str], ...]) -> tuple[HeaderValueOption, ...]:
+    """The hosts of a service have the same."""
+    return tuple(header(name, value) for name, value in headers)
 
 
 def _routes(service: Ref, route: PlannedRoute) -> Iterator[Route]:

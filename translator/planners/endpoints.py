@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from translator.objects.core import Endpoint as SliceEndpoint
 from translator.objects.core import EndpointSlice, Service, ServicePort
 from translator.objects.ref import CORE, Ref
 from translator.plan import Endpoint, EndpointSource, Protocol
@@ -74,15 +75,31 @@ def _numbers(found: EndpointSlice, name: str) -> Iterator[int]:
 
 def _collect(found: EndpointSlice, port: int, ready: dict[Endpoint, None], leaving: dict[Endpoint, None]) -> None:
     for endpoint in found.endpoints:
+        said = endpoint.conditions
         # An unset condition counts as true for `ready` (EndpointConditions of discovery.k8s.io/v1).
-        if endpoint.ready is not False:
+        if said.ready is not False:
             chosen = ready
-        elif endpoint.serving and endpoint.terminating:
+        elif said.serving and said.terminating:
             chosen = leaving
         else:
             continue
         for address in endpoint.addresses:
             chosen[Endpoint(endpoint.zone or "", address, port)] = None
+
+
+def _any(view: View, source: EndpointSource) -> bool:
+    """Whether there are endpoints to send to. Most often the first one says so."""
+    return any(
+        _serves(endpoint)
+        for found in view.find(SLICES, (source.namespace, source.service))
+        if next(_numbers(found, source.port), None) is not None
+        for endpoint in found.endpoints
+    )
+
+
+def _serves(endpoint: SliceEndpoint) -> bool:
+    said = endpoint.conditions
+    return bool(endpoint.addresses) and (said.ready is not False or bool(said.serving and said.terminating))
 
 
 def _state(view: View, wanted: PortOf) -> ServiceState | Unusable:
@@ -110,7 +127,7 @@ def _choose(ports: list[ServicePort], number: int | None) -> ServicePort | None:
 def _port_state(view: View, wanted: PortOf, port: ServicePort) -> PortState:
     source = EndpointSource(wanted.namespace, wanted.service, port.name)
     protocol = Protocol.H2C if _speaks_h2c(port) else Protocol.HTTP
-    return PortState(source, protocol, bool(endpoints(view, source)))
+    return PortState(source, protocol, _any(view, source))
 
 
 def _speaks_h2c(port: ServicePort) -> bool:

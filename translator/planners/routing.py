@@ -21,6 +21,15 @@ EXPLAIN_PATH = r"/v1/models/[\w-]+:explain"
 HEALTH, READY = "/healthz", "/readyz"
 ANY_HOST = "*"
 
+# Every plan has these: made once, they cost little to make, to compare and to render.
+_ANY = Match()
+_PROBES = {path: Match(path=PathMatch(Comparison.EXACT, path), method="GET") for path in (HEALTH, READY)}
+_ALIVE = Reply(200, json.dumps({"status": "ok"}))
+_READY = {
+    True: Reply(200, json.dumps({"status": "ready"})),
+    False: Reply(503, json.dumps({"status": "no backend is ready"})),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Routing:
@@ -70,7 +79,7 @@ class Routing:
         """A rule that gives everything to one component."""
         origin = self.target.candidates[component].origin
         whole = (Weighted(component, 1),)
-        return PlannedRule(component, (Match(),), whole, None, self.timeouts[component], origin)
+        return PlannedRule(component, (_ANY,), whole, None, self.timeouts[component], origin)
 
     def _rule(self, rule: PlannedRule) -> Iterator[Route]:
         """A route for each match, with one before it for gRPC if that goes to other ports."""
@@ -113,14 +122,9 @@ class Routing:
     def _probes(self) -> Iterator[Route]:
         """What the gateway answers about itself, unless a rule claims the path."""
         ready = not self.target.stopped and any(self._serves(rule) for rule in self.rules)
-        said = "ready" if ready else "no backend is ready"
-        for path, reply in (
-            (HEALTH, Reply(200, json.dumps({"status": "ok"}))),
-            (READY, Reply(200 if ready else 503, json.dumps({"status": said}))),
-        ):
+        for path, reply in ((HEALTH, _ALIVE), (READY, _READY[ready])):
             if not any(_claims(match.path, path) for rule in self.rules for match in rule.matches):
-                match = Match(path=PathMatch(Comparison.EXACT, path), method="GET")
-                yield self._answer(path.removeprefix("/"), match, reply)
+                yield self._answer(path.removeprefix("/"), _PROBES[path], reply)
 
     def _serves(self, rule: PlannedRule) -> bool:
         """Whether one that has a share is ready; to keep a share is not to serve."""
@@ -128,10 +132,10 @@ class Routing:
         return any(variant is not None and (variant.ready or variant.grpc_ready) for variant in found)
 
     def _stopped(self) -> Iterator[Route]:
-        yield self._answer("stopped", Match(), Reply(503, _error(503, "Stopped", f"{self.target.ref.name} is stopped")))
+        yield self._answer("stopped", _ANY, Reply(503, _error(503, "Stopped", f"{self.target.ref.name} is stopped")))
 
     def _not_found(self) -> Route:
-        return self._answer("not-found", Match(), Reply(404, _error(404, "NotFound", "no service has this host")))
+        return self._answer("not-found", _ANY, Reply(404, _error(404, "NotFound", "no service has this host")))
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
         return Route(name, match, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), self.target.split_origin)
@@ -141,7 +145,7 @@ def gone(service: Ref) -> ServicePlan:
     """What a gateway does after its target is gone, until its Envoys are too."""
     origin = Origin(service, "metadata.name")
     reply = Reply(404, _error(404, "NotFound", f"{service.name} is gone"))
-    route = Route("gone", Match(), reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), origin)
+    route = Route("gone", _ANY, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), origin)
     host = Host("others", (ANY_HOST,), (route,))
     return ServicePlan(service, names.gateway(service), (host,), (), origin)
 
