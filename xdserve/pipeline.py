@@ -8,7 +8,7 @@ slices, so that whoever runs it can let streams go on in between; it does no I/O
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
@@ -272,10 +272,12 @@ class Pipeline:
 
     def _assignment(self, service: Ref, backend: Backend) -> Resource:
         view = View(self.objects, self._derived)
-        rendered = envoy.assignment(service, backend, endpoints(view, backend.endpoints))
+        found = endpoints(view, backend.endpoints)
+        rendered = envoy.assignment(service, backend, found)
         self._derived.record(AssignmentReader(service, backend.name), view.reads)
         self.counts.encoded_assignments += 1
-        return self._encode(rendered)
+        made = self._encode(rendered)
+        return made if found else replace(made, vacant=True)
 
     def _encode(self, made: Rendered) -> Resource:
         return resource(made.type, made.name, self._encoder.encode(made.message), uses=made.uses, origin=made.origin)

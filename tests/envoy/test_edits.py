@@ -103,7 +103,7 @@ async def test_edits_of_every_kind_fail_no_request_and_cut_no_stream(tmp_path, m
         stack.callback(stream.close)
         before = await listeners(gateway)
         assert len(before) == 1
-        edits = [*weights(), *rules(), *backends(), *scale(stable_ports), *weights()]
+        edits = [*weights(), *rules(), *backends(), *scale(stable_ports), *readiness(v2), *weights()]
         assert len(edits) >= 30
         for number, documents in enumerate(edits):
             tally = traffic.count()

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest_asyncio
 
-from tests.support.documents import backend, entrance, isvc, policy, split, to_service
+from tests.support.documents import backend, endpoints, entrance, isvc, policy, split, to_service
 from tests.support.eds_hold import eds_hold
 from tests.support.envoy import pick_ports
 from tests.support.plane import IRIS, control_plane, gateway
@@ -76,6 +76,34 @@ async def test_an_edit_during_the_warming_counts_and_the_one_before_it_never_sho
         assert traffic.failed == 0
         assert started.plane.server.scope(IRIS).get(ResourceType.CLUSTER, V2_CLUSTER) is None
         await wait_until(lambda: gone(started, V2_CLUSTER), 20, "the cluster to go")
+
+
+async def test_a_backend_that_becomes_unready_fails_nothing(scene, model_servers):
+    """Its endpoints stay until no route leads to it any more, however slowly the new routes come."""
+    port = model_servers["v2"].port
+    ready, unready = (endpoints("iris-v2-predictor", port, ready=ready) for ready in (True, False))
+    members = "^cluster.models/iris/v2.membership_total$"
+    async with scene(policy(backends=[STABLE, V2], split=split(stable=1, v2=1))) as (started, proxy, traffic):
+        for _ in range(3):
+            proxy.hold(IRIS, ResourceType.ROUTE)
+            started.plane.put(unready)
+            await proxy.held.wait()
+            assert set((await observe(traffic)).shares()) == {"stable", "v2"}
+            assert list((await started.envoy.stats(members)).values()) == [1]
+            proxy.release()
+            await started.settled()
+            assert list((await started.envoy.stats(members)).values()) == [0]
+            assert set((await observe(traffic, 100)).shares()) == {"stable"}
+            await started.edit(ready)
+            assert set((await observe(traffic)).shares()) == {"stable", "v2"}
+            assert traffic.failed == 0
+
+
+async def test_a_backend_that_keeps_its_share_loses_its_endpoints_at_once(scene, model_servers):
+    keeping = {**V2, "whenUnready": "Fail"}
+    async with scene(policy(backends=[STABLE, keeping], split=split(stable=1, v2=1))) as (started, _, traffic):
+        await started.edit(endpoints("iris-v2-predictor", model_servers["v2"].port, ready=False))
+        assert set((await observe(traffic)).statuses) == {200, 503}
 
 
 async def gone(started, cluster):

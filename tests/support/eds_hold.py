@@ -1,4 +1,4 @@
-"""A proxy between Envoys and their xDS server that holds back the endpoints of chosen clusters."""
+"""A proxy between Envoys and their xDS server that holds back answers about chosen resources."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ METHOD = "DeltaAggregatedResources"
 
 
 class EdsHold:
-    """Passes all bytes on, but for answers that name endpoints of a cluster that is held."""
+    """Passes all bytes on, but for answers that bring a resource which is held."""
 
     def __init__(self, upstream):
         self.port = 0
         self.held = asyncio.Event()
         """Set once an answer is being held back."""
         self._upstream = upstream
-        self._clusters = set()
+        self._resources = set()
         self._released = asyncio.Event()
 
-    def hold(self, cluster):
-        self._clusters.add(cluster)
+    def hold(self, name, kind=ResourceType.ENDPOINT):
+        self._resources.add((kind, name))
         self._released.clear()
 
     def release(self):
-        self._clusters.clear()
+        self._resources.clear()
+        self.held.clear()
         self._released.set()
 
     async def serve(self, requests, context):
@@ -52,8 +53,7 @@ class EdsHold:
 
     def _concerns(self, data):
         response = decode(DeltaDiscoveryResponse, data)
-        named = {resource.name for resource in response.resources}
-        return response.type_url == ResourceType.ENDPOINT and bool(named & self._clusters)
+        return any((response.type_url, resource.name) in self._resources for resource in response.resources)
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """Make before break: what must wait for what the client said about another type.
 
-Two gates. A route configuration waits until the client has its clusters: Envoy acknowledges a cluster when it
-is warm, health checks included, and answers 503 to what is routed to it before. A removal waits until nothing
-that the client may run points at the name.
+A route configuration waits until the client has its clusters: Envoy acknowledges a cluster when it is warm,
+health checks included, and answers 503 to what is routed to it before. A removal waits until nothing that the
+client may run points at the name; so does the loss of a cluster's last endpoint, where the routes are to leave it.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Gates:
 
     def holds_back(self, resource: Resource) -> bool:
         """Whether the resource must wait for another type."""
+        if resource.type is ResourceType.ENDPOINT:
+            return resource.vacant and self._still_needed(resource.name)
         return self._routed(resource) and (
             self._patience is not None or any(self._cold(cluster) for cluster in resource.uses)
         )
@@ -113,6 +115,20 @@ class Gates:
         """
         missing = cluster not in self._clusters.acknowledged and self._clusters.wants(cluster)
         return missing and self._scope.get(ResourceType.CLUSTER, cluster) is not None
+
+    # -- The last endpoint -------------------------------------------------------------------------------------
+
+    def _still_needed(self, cluster: str) -> bool:
+        """Whether the client has endpoints of a cluster that its routes lead to, and the wanted routes do not.
+
+        A cluster that warms is never kept waiting: it has no endpoints yet, or its assignment is forced.
+        """
+        held = self._endpoints.holdings
+        if cluster not in held or cluster in self._endpoints.forced or not self._routes.holdings.used(cluster):
+            return False
+        names = self._scope.names(ResourceType.ROUTE)
+        wanted = (self._scope.get(ResourceType.ROUTE, name) for name in names)
+        return not any(route is not None and cluster in route.uses for route in wanted)
 
     # -- Removals ----------------------------------------------------------------------------------------------
 
@@ -140,6 +156,8 @@ class Gates:
             return self._explain_removal(sub, name)
         if self._routed(resource) and self._patience is not None:
             return "the client to ask for clusters"
+        if resource.type is ResourceType.ENDPOINT and self.holds_back(resource):
+            return "ACK of routes that leave it"
         cold = sorted(filter(self._cold, resource.uses)) if self._routed(resource) else []
         if cold:
             return "ACK of cluster " + ", ".join(cold)

@@ -29,6 +29,8 @@ class Resource:
     frame: bytes = field(compare=False, repr=False)
     # The clusters that a route configuration sends to; empty for other types.
     uses: frozenset[str] = field(default=_NO_NAMES, compare=False)
+    # Whether it is an assignment without any endpoint.
+    vacant: bool = field(default=False, compare=False)
     # Where it comes from; passed through.
     origin: object = field(default=None, compare=False)
 
@@ -46,7 +48,7 @@ def resource(
     version = blake2b(body, digest_size=8).hexdigest()
     packed = delimited(_TYPE_URLS[kind] + b"\x12" + delimited(body) if body else _TYPE_URLS[kind])
     frame = delimited(b"\n\x10" + version.encode() + b"\x12" + packed + b"\x1a" + delimited(name.encode()))
-    return Resource(kind, name, version, b"\x12" + frame, uses, origin)
+    return Resource(kind, name, version, b"\x12" + frame, uses, origin=origin)
 
 
 def delta_response(
