@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.exceptions import TyperException
@@ -26,6 +26,8 @@ BROKEN_PIPE = 141  # as a shell says it of a program ended by SIGPIPE
 WARNING = "warning: "
 
 _SETTINGS = "Settings"
+
+S = TypeVar("S")
 
 app = typer.Typer(
     name="xdserve",
@@ -88,7 +90,7 @@ def _program(
         _print(f"xdserve {metadata.version('xdserve')}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        _say("a command is missing: serve, translate, bootstrap or demo (xdserve --help tells more)")
+        _say("a command is missing: serve, translate, bootstrap, router or demo (xdserve --help tells more)")
         raise typer.Exit(USAGE)
 
 
@@ -198,6 +200,18 @@ def bootstrap(
 
 
 @app.command()
+def router() -> None:
+    """Serve the Router API in front of a model; its settings are plain environment variables, as MODEL_REF and PORT."""
+    from xdserve.router.settings import load
+
+    settings = _loaded(load)
+
+    from xdserve.router.server import run
+
+    raise typer.Exit(run(settings))
+
+
+@app.command()
 def demo(
     plain: Annotated[bool, typer.Option("--plain", help="Print lines only, no live display.")] = False,
     seconds: Annotated[float, typer.Option(help="Least time of a step.", metavar="N")] = 5.0,
@@ -240,10 +254,16 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
-    from xdserve.settings import SettingsError, load
+    from xdserve.settings import load
+
+    return _loaded(lambda: load(flags, config))
+
+
+def _loaded(load: Callable[[], S]) -> S:
+    from xdserve.settings import SettingsError
 
     try:
-        return load(flags, config)
+        return load()
     except SettingsError as error:
         for line in error.lines:
             _say(line)
