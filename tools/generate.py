@@ -178,6 +178,7 @@ class Entry(NamedTuple):
 
     @property
     def place(self) -> str:
+        """`file:line`, as a message names it."""
         return f"{self.file}:{self.line}"
 
 
