@@ -37,7 +37,7 @@ class Translation:
         for put in puts:
             self.objects.put(put.object)
         self.refs = [put.object.ref for put in puts if put.object.KIND == "InferenceService"]
-        self.encoder = Encoder(memoize=(LbEndpoint,), shared=envoy.SHARED)
+        self.encoder = Encoder(memoize=(LbEndpoint,), limit=envoy.ENDPOINTS, shared=envoy.SHARED)
 
     def plan(self) -> list[Planned]:
         """Plan all services from nothing."""

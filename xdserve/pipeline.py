@@ -112,7 +112,7 @@ class Pipeline:
         self._publisher = publisher
         self._reporter = reporter
         self._derived = Derived(self.objects)
-        self._encoder = Encoder(memoize=(LbEndpoint,), shared=envoy.SHARED)
+        self._encoder = Encoder(memoize=(LbEndpoint,), limit=envoy.ENDPOINTS, shared=envoy.SHARED)
         self._dirty_services: dict[Ref, None] = {}
         self._dirty_assignments: dict[AssignmentReader, None] = {}
         self._dirty_attachments: dict[Ref, None] = {}

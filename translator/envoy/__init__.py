@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from translator.envoy.clusters import cluster
-from translator.envoy.endpoints import assignment
+from translator.envoy.endpoints import ENDPOINTS, assignment
 from translator.envoy.listeners import listener
 from translator.envoy.rendered import Rendered
 from translator.envoy.routes import route_configuration
 from translator.envoy.shared import SHARED
 
-__all__ = ["SHARED", "Rendered", "assignment", "cluster", "listener", "route_configuration"]
+__all__ = ["ENDPOINTS", "SHARED", "Rendered", "assignment", "cluster", "listener", "route_configuration"]
