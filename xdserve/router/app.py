@@ -131,6 +131,7 @@ class RouterApp:
         if trace := request.get(TRACE):
             response.headers[REQUEST_ID] = trace[REQUEST_ID]
         if self.stopping:
+            response.headers["Connection"] = "close"
             response.force_close()
 
     @web.middleware

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import structlog
 from aiohttp import web
@@ -67,7 +67,8 @@ class Router:
 
     def _signalled(self) -> None:
         if self._deadline is not None:
-            self._deadline.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # it is over by itself
+                self._deadline.reschedule(asyncio.get_running_loop().time())
         self._stop.set()
 
     def _say_settings(self) -> None:
@@ -117,10 +118,11 @@ class Router:
     # -- End -----------------------------------------------------------------------------------------------------
 
     async def _finish(self, app: RouterApp, runner: web.AppRunner, grpc: GrpcSimulation | None) -> None:
-        """Accept no connection, and finish requests that run or wait, as long as there is time."""
+        """Be ready no more; then accept no connection, and finish requests that run or wait while there is time."""
         seconds = self._settings.shutdown_seconds
         app.stopping = True
         logger.info("stopping", requests=app.active, seconds=seconds)
+        await self._drain()
         for site in list(runner.sites):
             await site.stop()
         server = runner.server
@@ -135,6 +137,11 @@ class Router:
         except TimeoutError:
             logger.warning("requests cut: they were not finished in time", requests=app.active)
             await server.shutdown(_CUT_SECONDS)
+
+    async def _drain(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds) as self._deadline:
+                await asyncio.Event().wait()
 
 
 @asynccontextmanager

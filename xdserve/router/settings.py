@@ -109,8 +109,19 @@ class RouterSettings(BaseModel):
     upstream_timeout_seconds: float = Field(
         600, gt=0, le=86_400, allow_inf_nan=False, description="Longest wait for the real model server's whole answer"
     )
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Time after SIGTERM in which requests are still taken, while `/readyz` says 503",
+    )
     shutdown_seconds: float = Field(
-        30, ge=0, le=86_400, allow_inf_nan=False, description="Time for running and waiting requests after SIGTERM"
+        30,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Time for running and waiting requests, from then on that none are taken",
     )
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe messages to log")
     log_format: LogFormat = Field(
