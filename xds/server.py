@@ -60,6 +60,8 @@ class StreamInfo:
     peer: str
     user_agent: str
     connected_since: datetime
+    known: bool
+    """Whether the gateway was published when the stream came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +125,12 @@ class _Stream:
 
 
 class _Gateway:
-    """A scope and the streams over it."""
+    """A scope and the streams over it; until something was `published`, nobody knows what the gateway is to have."""
 
-    __slots__ = ("scope", "streams")
+    __slots__ = ("published", "scope", "streams")
 
     def __init__(self, name: str) -> None:
+        self.published = False
         self.scope = Scope(name)
         self.streams: dict[int, _Stream] = {}
 
@@ -135,8 +138,9 @@ class _Gateway:
 class Server:
     """Serves scopes to Envoys by delta ADS.
 
-    `publish` and `forget` never wait for a stream. An Envoy may connect before its gateway is published: it gets
-    an empty scope, filled when the gateway appears.
+    `publish` and `forget` never wait for a stream. An Envoy may connect before its gateway is published: it is
+    answered when that happens, and keeps what it has until then. An empty answer would take its configuration away
+    after a restart in which its service could not be read.
 
     Args:
         identifier: name of this control plane, told to each client.
@@ -208,9 +212,9 @@ class Server:
         """Change what a gateway is to have, and wake its streams; say what really changed."""
         target = self._gateway(gateway)
         changes = target.scope.update(put, remove)
-        if changes:
-            for stream in target.streams.values():
-                stream.mark(changes)
+        for stream in target.streams.values():
+            stream.mark(changes)
+        target.published = True
         return changes
 
     def forget(self, gateway: str) -> None:
@@ -284,7 +288,7 @@ class Server:
             self._receive(stream, request)
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(stream, context))
-                await self._write(stream, context)
+                await self._write(stream, gateway, context)
                 reader.cancel()
             if isinstance(stream.over, ProtocolError):
                 raise stream.over
@@ -301,6 +305,7 @@ class Server:
             peer=peer,
             user_agent=_user_agent(node),
             connected_since=self._now(),
+            known=gateway.published,
         )
         session = DeltaSession(gateway.scope, linger=self._linger, identifier=self._identifier, prefix=f"{info.id:x}-")
         stream = gateway.streams[info.id] = _Stream(info, session)
@@ -321,9 +326,12 @@ class Server:
             self._observer.event(stream.info, event)
         stream.wake()
 
-    async def _write(self, stream: _Stream, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def _write(self, stream: _Stream, gateway: _Gateway, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Send what is to be sent; one response at a time, so that a slow client gets the last version only."""
         while not stream.over:
+            if not gateway.published:
+                await stream.changed(None)
+                continue
             response = stream.session.next(self._clock())
             if response is not None:
                 self._observer.sent(stream.info, response)

@@ -124,21 +124,11 @@ class Program:
         except* (OSError, SourceUnavailable) as group:
             raise group.exceptions[0] from None
 
-    def _known(self) -> None:
-        """Be ready, now that everything is known."""
+    def _open(self) -> None:
+        """Accept streams, now that everything is known: an Envoy that reconnects must not be emptied."""
         self._ready = True
+        self._server.open()
         logger.info("ready", gateways=len(self._pipeline.owners), objects=len(self._pipeline.objects))
-        if not self._open():
-            logger.warning("no service found; Envoys that come are told to come again, and keep what they have")
-
-    def _open(self) -> bool:
-        """Accept streams, unless there is nothing to serve.
-
-        An Envoy that reconnects must not be emptied because a directory was not filled yet when we were started again.
-        """
-        if self._pipeline.owners:
-            self._server.open()
-        return bool(self._pipeline.owners)
 
     # -- The source's feed ---------------------------------------------------------------------------------------
 
@@ -164,11 +154,10 @@ class Program:
         """Plan without delay when idle; what comes while planning is a set, so that it coalesces."""
         await self._source.synced.wait()
         await self._pass()
-        self._known()
+        self._open()
         while True:
             await self._work.wait()
             await self._pass()
-            self._open()
 
     async def _pass(self) -> None:
         """Do all there is to do, and let streams go on between slices."""

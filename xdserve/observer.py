@@ -25,6 +25,8 @@ class StreamObserver:
         self._metrics.streams.inc()
         self._metrics.connected_envoys.inc()
         logger.info("Envoy connected", **_who(stream), user_agent=stream.user_agent)
+        if not stream.known:
+            logger.warning("no service makes this gateway; its Envoy keeps what it has until one does", **_who(stream))
 
     def closed(self, stream: StreamInfo) -> None:
         """A stream is over."""

@@ -53,11 +53,15 @@ async def asked_again(served):
     await wait_until(asked, 30, "Envoy to ask again")
 
 
-async def reconnected(serve):
+async def connected_again(serve):
     async def connected():
         return len(await serve.json("/debug/nodes")) == 1
 
     await wait_until(connected, 30, "Envoy to connect again")
+
+
+async def reconnected(serve):
+    await connected_again(serve)
     await wait_until(serve.programmed, 20, "the gateway to be programmed")
 
 
@@ -139,11 +143,12 @@ async def test_a_server_that_finds_nothing_empties_no_envoy(served):
     for path in files:
         path.unlink()
     await serve.started()
-    await asked_again(served)
+    await connected_again(serve)
+    assert await serve.metric("responses_total") == {}
     assert await started.variant() in {"stable", "v2"}
     for path, text in files.items():
         serve.write_text(path.name, text)
-    await reconnected(serve)
+    await wait_until(serve.programmed, 20, "everything to be acknowledged again")
     assert await serve.metric("resources_removed_total") == {}
     assert await started.variant() in {"stable", "v2"}
 

@@ -30,6 +30,7 @@ class TestWhoIsLetIn:
             assert code is grpc.StatusCode.UNAVAILABLE
             assert "does not know its gateways yet" in message
             closed.open()
+            closed.publish(GATEWAY, ())
             client = Client(channel)
             await client.say(CLUSTER, gateway=GATEWAY)
             assert (await client.get()).resources == []
@@ -49,15 +50,20 @@ class TestWhoIsLetIn:
         await client.say(CLUSTER)
         assert (await client.end())[0] is grpc.StatusCode.INVALID_ARGUMENT
 
-    async def test_an_envoy_may_come_before_its_gateway(self, rig):
+    async def test_an_envoy_may_come_before_its_gateway_and_keeps_what_it_has_until_then(self, rig):
         client = rig.client()
-        assert await client.take(CLUSTER, gateway="models/later") == {}
+        await client.say(CLUSTER, gateway="models/later", initial={"a": "1", "b": "1"})
+        await until(lambda: rig.server.connected("models/later"))
+        assert rig.record.responses == []
         rig.server.publish("models/later", [make(CLUSTER, "b")])
-        assert [entry.name for entry in (await client.get()).resources] == ["b"]
+        answer = await client.get()
+        assert [entry.name for entry in answer.resources] == ["b"]
+        assert [stream.known for stream in rig.record.streams] == [False]
 
     async def test_a_name_that_nobody_published_is_kept_no_longer_than_its_stream(self, rig):
-        client = await rig.connected("models/nobody")
-        assert rig.server.scope("models/nobody") is not None
+        client = rig.client()
+        await client.say(CLUSTER, gateway="models/nobody")
+        await until(lambda: rig.server.scope("models/nobody") is not None)
         client.call.cancel()
         await until(lambda: rig.server.scope("models/nobody") is None)
 
@@ -135,6 +141,7 @@ class TestStreamsSideBySide:
         assert first.nonce != second.nonce
 
     async def test_gateways_are_apart(self, rig):
+        rig.server.publish("models/other", ())
         mine, other = await rig.connected(), await rig.connected("models/other")
         rig.server.publish("models/other", [make(CLUSTER, "theirs")])
         assert (await other.get()).resources[0].name == "theirs"

@@ -83,7 +83,7 @@ class Serve:
     async def conditions(self, name):
         """The conditions of an object by type, as (status, reason)."""
         found = {entry["object"]: entry["conditions"] for entry in await self.json("/debug/status")}
-        return {one["type"]: (one["status"], one["reason"]) for one in found[name]}
+        return {one["type"]: (one["status"], one["reason"]) for one in found.get(name, [])}
 
     async def programmed(self, name="TrafficPolicy models/iris"):
         """Whether all Envoys of the object's gateway have all that it is to have."""
