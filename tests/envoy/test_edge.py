@@ -95,6 +95,16 @@ async def test_answers_do_not_say_that_envoy_gave_them(gateway):
     assert "envoy" not in {reply.header("server") for reply in replies[:1]}
 
 
+async def test_answers_do_not_tell_of_an_envoy_beside_the_model(stubbed):
+    async def handle(_, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nx-envoy-upstream-service-time: 3\r\nx-kept: 1\r\ncontent-length: 0\r\n\r\n")
+
+    async with stubbed(handle) as started:
+        reply = await started.ask()
+        assert (reply.status, reply.header("x-kept")) == (200, "1")
+        assert not [name for name in reply.headers if name.startswith("x-envoy-")]
+
+
 async def test_a_client_cannot_shorten_the_time_a_model_has(stubbed):
     waiting, answer = asyncio.Event(), asyncio.Event()
 

@@ -10,7 +10,9 @@ import yaml
 
 from translator.planners.options import Options
 from xdserve.offline import plan_all
-from xdserve.printing import SECTIONS, printable
+from xdserve.offline.planning import sections
+from xdserve.offline.readable import readable
+from xdserve.printing import SECTIONS
 from xdserve.sources.directory import snapshot
 
 ROOT = Path(__file__).parent
@@ -30,13 +32,7 @@ def translated(*paths: Path, options: Options | None = None) -> tuple[Gateways, 
     """The resources of every gateway, and a line for each finding, its reason first."""
     files = snapshot(*paths)
     planned = plan_all(files, options or Options())
-    gateways = {
-        name: {
-            section: [printable(held) for each in sorted(scope.names(kind)) if (held := scope.get(kind, each))]
-            for kind, section in SECTIONS.items()
-        }
-        for name, scope in sorted(planned.scopes.items())
-    }
+    gateways = {name: sections(scope) for name, scope in sorted(planned.scopes.items())}
     said = [f"{error.reason} {error}" for error in files.errors()]
     said += [f"{found.reason.value} {found}" for owner in sorted(planned.findings) for found in planned.findings[owner]]
     return gateways, said
@@ -51,7 +47,7 @@ def translate_case(name: str) -> tuple[Gateways, list[str]]:
 def texts(gateways: Gateways, findings: list[str]) -> dict[str, str]:
     """The files of a case, by name."""
     files = {
-        file: _yaml({gateway: sections[section] for gateway, sections in gateways.items()})
+        file: readable({gateway: resources[section] for gateway, resources in gateways.items()})
         for section, file in OUTPUTS.items()
     }
     return {**files, FINDINGS: "".join(f"{line}\n" for line in findings)}
@@ -62,24 +58,3 @@ def _options(path: Path) -> Options:
     if "allowed_hosts" in said:
         said["allowed_hosts"] = {namespace: tuple(hosts) for namespace, hosts in said["allowed_hosts"].items()}
     return Options(**said)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Without anchors, and what fits a line is written in one: a golden file is there to be read."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: object = None) -> yaml.SequenceNode:
-        return super().represent_sequence(tag, sequence, _is_short(sequence))
-
-    def represent_mapping(self, tag: str, mapping: Any, flow_style: object = None) -> yaml.MappingNode:
-        return super().represent_mapping(tag, mapping, _is_short(mapping))
-
-
-def _is_short(value: object) -> bool:
-    return len(str(value)) <= 110
-
-
-def _yaml(content: object) -> str:
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)

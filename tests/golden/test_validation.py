@@ -73,25 +73,26 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__.strip("_"))
-def test_a_bad_resource_is_refused(spoil, tmp_path):
+def test_a_bad_resource_is_refused(spoil):
     gateways = copy.deepcopy(translate_case("policy-split")[0])
     spoil(gateways[GATEWAY])
-    said = problems(tmp_path, {"spoiled": gateways})
+    said = problems({"spoiled": gateways})
     assert len(said) == 1
     assert SPOILED[spoil] in said[0]
 
 
-def test_the_owner_of_a_bad_resource_is_named(tmp_path):
+def test_the_owner_of_a_bad_resource_is_named():
     good = translate_case("policy-split")[0]
     bad = copy.deepcopy(good)
     _bad_expression(bad[GATEWAY])
-    said = problems(tmp_path, {"first": good, "second": bad, "third": good})
+    said = problems({"first": good, "second": bad, "third": good})
     assert [line.partition(":")[0] for line in said] == ["second"]
 
 
 @pytest.mark.parametrize("section", ["endpoints", "routes"])
-def test_a_missing_resource_is_seen(section, tmp_path):
+def test_a_missing_resource_is_seen(section):
     gateways = copy.deepcopy(translate_case("policy-split")[0])
     gateways[GATEWAY][section] = []
-    with pytest.raises(AssertionError, match="models/iris"):
-        problems(tmp_path, {"spoiled": gateways})
+    said = problems({"spoiled": gateways})
+    assert said
+    assert all("models/iris" in line and "there " in line for line in said), said

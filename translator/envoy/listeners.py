@@ -27,6 +27,8 @@ from xds.api.envoy.config.core.v3 import (
     TypedExtensionConfig,
 )
 from xds.api.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from xds.api.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
+from xds.api.envoy.extensions.filters.http.header_mutation.v3 import Mutations
 from xds.api.envoy.extensions.filters.http.router.v3 import Router
 from xds.api.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -88,7 +90,7 @@ def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix="gateway",
         rds=Rds(config_source=ads(), route_config_name=gateway.name),
-        http_filters=[_router()],
+        http_filters=[_drop_from_answers(), _router()],
         common_http_protocol_options=_http(),
         http2_protocol_options=_http2(),
         upgrade_configs=[_websocket()],
@@ -97,7 +99,7 @@ def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
         use_remote_address=True,
         xff_num_trusted_hops=gateway.trusted_hops,
         internal_address_config=HttpConnectionManagerInternalAddressConfig(cidr_ranges=[NOBODY]),
-        early_header_mutation_extensions=[_drop_envoy_headers()],
+        early_header_mutation_extensions=[_drop_from_requests()],
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_REDIRECT,
@@ -135,13 +137,27 @@ def _websocket() -> HttpConnectionManagerUpgradeConfig:
 
 
 @shared
-def _drop_envoy_headers() -> TypedExtensionConfig:
+def _drop_from_requests() -> TypedExtensionConfig:
     """Clients have no say in what Envoy's own headers ask for: timeouts, retries, other hosts."""
-    matcher = HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix="x-envoy-"))
     return TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",
-        typed_config=Any.pack(EarlyHeaderMutation(mutations=[HeaderMutation(remove_on_match=matcher)])),
+        typed_config=Any.pack(EarlyHeaderMutation(mutations=[_without_envoy_headers()])),
     )
+
+
+@shared
+def _drop_from_answers() -> HttpFilter:
+    """Nobody is told of the Envoys inside, neither of this one nor of one beside a model."""
+    mutations = Mutations(response_mutations=[_without_envoy_headers()])
+    return HttpFilter(
+        name="envoy.filters.http.header_mutation",
+        typed_config=Any.pack(HeaderMutationFilter(mutations=mutations)),
+    )
+
+
+def _without_envoy_headers() -> HeaderMutation:
+    matcher = HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix="x-envoy-"))
+    return HeaderMutation(remove_on_match=matcher)
 
 
 @shared

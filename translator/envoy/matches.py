@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re2
-
+from translator.envoy.cookies import cookie
 from translator.envoy.shared import shared
 from translator.plan import Comparison, Match, ValueMatch
 from xds.api.envoy.config.route.v3 import (
@@ -14,7 +13,6 @@ from xds.api.envoy.config.route.v3 import (
 )
 from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
-COOKIE_HEADER = "cookie"
 METHOD_HEADER = ":method"
 
 
@@ -42,17 +40,11 @@ def _route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
     )
 
 
-@shared
-def has_cookie(name: str) -> HeaderMatcher:
-    """Whether a request brings a cookie with a value."""
-    return _cookie_header(name, "[^;]+")
-
-
 def _headers(match: Match) -> list[HeaderMatcher]:
     method = [] if match.method is None else [ValueMatch(METHOD_HEADER, Comparison.EXACT, match.method)]
     return [
         *(_header(condition) for condition in (*method, *match.headers)),
-        *(_cookie_header(condition.name, _cookie_value(condition)) for condition in match.cookies),
+        *(cookie(condition) for condition in match.cookies),
     ]
 
 
@@ -81,21 +73,3 @@ def _string(condition: ValueMatch) -> StringMatcher:
 def _regex(value: str) -> RegexMatcher:
     """Envoy refuses an empty expression; the one it gets matches the same: the empty value."""
     return RegexMatcher(regex=value or "()")
-
-
-def _cookie_value(condition: ValueMatch) -> str:
-    match condition.comparison:
-        case Comparison.EXACT:
-            return str(re2.escape(condition.value))
-        case Comparison.PREFIX:
-            return str(re2.escape(condition.value)) + "[^;]*"
-        case Comparison.PRESENT:
-            return "[^;]*"
-        case _:
-            return f"(?:{condition.value})"
-
-
-def _cookie_header(name: str, value: str) -> HeaderMatcher:
-    """Envoy's routes see all cookies as one header (tried: Envoy joins HTTP/2's cookie fields with ``; ``)."""
-    regex = f"(.*; *)?{re2.escape(name)}={value}(;.*)?"
-    return HeaderMatcher(name=COOKIE_HEADER, string_match=StringMatcher(safe_regex=RegexMatcher(regex=regex)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from translator import names
-from translator.envoy.matches import has_cookie
+from translator.envoy.cookies import has_cookie
 from translator.envoy.rendered import milliseconds
 from translator.objects.ref import Ref
 from translator.plan import Cookie, Header, Share, Split, Timeouts

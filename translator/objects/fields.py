@@ -51,6 +51,8 @@ def _header_name(value: object) -> str:
         raise refuse("a header's name (RFC 9110) without underscores, which gateways refuse")
     if value.lower() == "host":
         raise refuse("any header but host: a gateway's hosts are its own")
+    if value.lower().startswith("x-envoy-"):
+        raise refuse("any header but x-envoy-*, which gateways drop")
     return value.lower()
 
 

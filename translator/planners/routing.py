@@ -160,7 +160,7 @@ def _claims(condition: PathMatch | None, path: str) -> bool:
         case Comparison.PREFIX:
             return condition.value != "/" and f"{path}/".startswith(condition.value.rstrip("/") + "/")
         case _:
-            return re2.fullmatch(condition.value, path) is not None
+            return bool(re2.fullmatch(condition.value, path)) and not re2.fullmatch(condition.value, "/")
 
 
 def _error(code: int, reason: str, message: str) -> str:

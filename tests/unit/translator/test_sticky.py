@@ -7,7 +7,8 @@ import re2
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from translator.envoy.matches import has_cookie, route_match
+from translator.envoy.cookies import has_cookie, within_value
+from translator.envoy.matches import route_match
 from translator.envoy.splits import STICKY_TOTAL, to_constant_total
 from translator.plan import Comparison, Match, ValueMatch
 
@@ -126,3 +127,39 @@ def test_alternatives_stay_within_the_value():
     assert found(either, "x=1; beta=b; y=2")
     for header in ("beta=ab", "bbb", "beta=ac; c=b"):
         assert not found(either, header)
+
+
+PARTS = st.sampled_from(
+    ["a", "b", ";", "=", " ", ".", "[^a]", "[ab;]", "[^]a]", "[^-b]", "[[:^alpha:]b]", r"\S", r"\D", r"\W", r"\w", r"\.", r"\;",
+     r"\PN", r"\P{Greek}", r"\pL", r"\Q.;\E", r"\\", "(a|.b)", "(?:.)", "(?i:A)"]
+)  # fmt: skip
+expressions = st.lists(st.tuples(PARTS, st.sampled_from(["", "", "*", "+", "?", "{1,2}"])), max_size=5).map(
+    lambda parts: "".join(part + ("" if part.startswith(r"\Q") else times) for part, times in parts)
+)
+
+
+@given(expressions, st.sampled_from(["", "^"]), st.sampled_from(["", "$"]), st.text("ab=.\\A1 αé", max_size=6))
+def test_an_expression_means_the_same_within_a_value(expression, start, end, value):
+    confined = within_value(start + expression + end)
+    assert (re2.fullmatch(confined, value) is not None) == (re2.fullmatch(expression, value) is not None)
+
+
+@pytest.mark.parametrize(
+    ("expression", "header", "matches"),
+    [
+        ("v.*2", "beta=v1; other=2", False),
+        ("v.*2", "other=2; beta=v12; x=1", True),
+        ("^1$", "a=b; beta=1; c=d", True),
+        ("^1$", "a=b; beta=11; c=d", False),
+        (r"a\$", "beta=a$", True),
+        (r"[^x]*", "beta=1; x=x", True),
+        (r"\S+ y=2", "beta=1; y=2", False),
+    ],
+)
+def test_an_expression_sees_one_cookie_alone(expression, header, matches):
+    assert found(matcher("beta", Comparison.REGEX, expression), header) is matches
+
+
+def test_bytes_that_are_no_text_hide_no_other_cookie():
+    regex = has_cookie("xd").string_match.safe_regex.regex
+    assert re2.fullmatch(regex.encode(), b"a=\xff\xfe; xd=1; b=\xff") is not None
