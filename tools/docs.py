@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
@@ -25,6 +26,12 @@ from translator.objects.policy import TrafficPolicy
 from xdserve import cli
 from xdserve.admin import AdminServer, Condition, ErrorEntry, ErrorSource, StatusEntry
 from xdserve.metrics import Metrics
+from xdserve.router.admission import Admission
+from xdserve.router.app import RouterApp
+from xdserve.router.limiter import Limiter
+from xdserve.router.metrics import RouterMetrics
+from xdserve.router.settings import RouterSettings
+from xdserve.router.simulation import SimulatedWork, Simulation
 from xdserve.settings import Settings, flag_of, variable_of
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -97,10 +104,9 @@ def commands() -> str:
     for name, command in group.commands.items():
         arguments = " ".join(p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument")
         rows = [(code(", ".join(p.opts)), code(p.metavar or ""), option_words(p)) for p in options(command)]
-        usage = " ".join(["xdserve", name, *filter(None, [arguments]), *required(command), "[OPTIONS]"])
-        sections.append(
-            f"### {name}\n\n```\n{usage}\n```\n\n{command.help}\n\n{table(('option', 'value', 'what it is'), rows)}"
-        )
+        usage = " ".join(["xdserve", name, *filter(None, [arguments]), *required(command), *["[OPTIONS]"] * bool(rows)])
+        listed = f"\n\n{table(('option', 'value', 'what it is'), rows)}" if rows else "\n"
+        sections.append(f"### {name}\n\n```\n{usage}\n```\n\n{command.help}{listed}")
     return "\n".join(sections)
 
 
@@ -156,13 +162,58 @@ def spelled(hint: Any) -> str:  # noqa: ANN401 - any type
 
 def metrics() -> str:
     """One row a metric of the program's own."""
+    return metrics_of(Metrics(process=False).registry)
+
+
+def metrics_of(registry: CollectorRegistry) -> str:
+    """One row a metric."""
     return table(
         ("metric", "type", "labels", "what it counts"),
+        ((code(full_name(m)), m.type, ", ".join(labels(m)), m.documentation) for m in registry.collect()),
+    )
+
+
+def router_settings() -> str:
+    """One row a variable of the router."""
+    schema = RouterSettings.model_json_schema()
+    return table(
+        ("variable", "values", "default", "what it is"),
         (
-            (code(full_name(m)), m.type, ", ".join(labels(m)), m.documentation)
-            for m in Metrics(process=False).registry.collect()
+            (code(variable), router_values(field, schema["$defs"]), router_default(field), field["description"])
+            for variable, field in ((name.upper(), field) for name, field in schema["properties"].items())
         ),
     )
+
+
+def router_values(field: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """What may be given, from the JSON schema of a setting."""
+    shape = field.get("anyOf", [field])[0]
+    if "$ref" in shape:
+        return " ".join(map(code, definitions[shape["$ref"].rpartition("/")[2]]["enum"]))
+    if "exclusiveMinimum" in shape:
+        return f"more than {shape['exclusiveMinimum']}, at most {shape['maximum']}"
+    if "maximum" in shape:
+        return f"{shape['minimum']}..{shape['maximum']}"
+    return {"array": "texts, parted by commas", "string": "text"}[shape["type"]]
+
+
+def router_default(field: dict[str, Any]) -> str:
+    """The default as a user would write it."""
+    return code("" if field["default"] in (None, []) else str(field["default"]))
+
+
+def router_endpoints() -> str:
+    """One row an endpoint of the router with its simulation."""
+    settings = RouterSettings()
+    admission = Admission(settings)
+    app = RouterApp(settings, admission, SimulatedWork(Simulation(settings, admission)))
+    rows = ((code(f"{e.method} {e.shown}" if e.method != "*" else e.shown), e.text) for e in app.endpoints())
+    return table(("request", "answer"), rows)
+
+
+def router_metrics() -> str:
+    """One row a metric of the router's own."""
+    return metrics_of(RouterMetrics(Limiter(1, 0), lambda: 0, process=False).registry)
 
 
 def full_name(metric: Metric) -> str:
@@ -254,6 +305,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "shapes": shapes,
     "metrics": metrics,
     "notyet": not_yet,
+    "routersettings": router_settings,
+    "routerendpoints": router_endpoints,
+    "routermetrics": router_metrics,
     "api": api,
 }
 

@@ -434,3 +434,15 @@ async def test_echo_shows_what_arrived(client):
     assert (status, headers["x-tester"]) == (200, "true")
     assert answer == {"method": "PUT", "path": "/echo/some/where?a=1", "body": "text", "variant": "v2"}
     assert (await client.ask("GET", "/echo"))[1]["path"] == "/echo"
+
+
+async def test_messages_over_grpc_are_bounded_together(start):
+    process = start(GRPC_PORT="0", MAX_BODY_BYTES="1000", MAX_HELD_BYTES="1500", PROCESSING_MS="600000")
+    request = infer_request(shape=[900], datatype="INT8", contents={"int_contents": [1] * 900}).SerializeToString()
+    async with Client(process) as client:
+        first = asyncio.ensure_future(call(process, "ModelInfer", request))
+        await client.until("running", 1)
+        with pytest.raises(grpc.aio.AioRpcError, match="too many large requests at once"):
+            await call(process, "ModelInfer", request)
+        await cancelled(first)
+        await client.until("held_bytes", 0)

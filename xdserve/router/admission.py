@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
@@ -25,7 +25,7 @@ class Admission:
 
     def __init__(self, settings: RouterSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self.memory = Memory(settings.max_held_bytes)
+        self.memory = Memory(settings.held)
         self.limiter = Limiter(settings.max_concurrency, settings.waiting)
         self.metrics = RouterMetrics(self.limiter, lambda: self.memory.held)
 
@@ -41,8 +41,24 @@ class Admission:
         try:
             return await body.read(request, request[SHARE], limit=limit, seconds=seconds)
         except OutOfMemory:
-            self.metrics.refused.labels(reason="memory").inc()
-            raise Failure(429, "too many large requests at once", headers=_RETRY) from None
+            raise self._too_much() from None
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Hold a body that is already there, inside the block.
+
+        Raises:
+            Failure: 429.
+        """
+        share = self.memory.share()
+        try:
+            share.add(size)
+        except OutOfMemory:
+            raise self._too_much() from None
+        try:
+            yield
+        finally:
+            share.close()
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -58,6 +74,10 @@ class Admission:
                 yield
         except Full:
             raise self._refused() from None
+
+    def _too_much(self) -> Failure:
+        self.metrics.refused.labels(reason="memory").inc()
+        return Failure(429, "too many large requests at once", headers=_RETRY)
 
     def _refused(self) -> Failure:
         self.metrics.refused.labels(reason="queue").inc()

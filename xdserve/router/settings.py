@@ -54,6 +54,7 @@ def _url(value: object) -> object:
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+Printable = Annotated[str, Field(max_length=256, pattern=r"^[\x20-\x7e]*$")]
 
 
 class RouterSettings(BaseModel):
@@ -73,13 +74,8 @@ class RouterSettings(BaseModel):
     kv_endpoints: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         (), description="Endpoints of key-value caches, named in each answer of `/infer`"
     )
-    hostname: str = Field("", description="Name of the pod, given as `routerPod`; without it the host's name")
-    variant: str = Field(
-        "",
-        max_length=256,
-        pattern=r"^[\x20-\x7e]*$",
-        description="Who the simulation says it is; without it `HOSTNAME`",
-    )
+    hostname: Printable = Field("", description="Name of the pod, given as `routerPod`; without it the host's name")
+    variant: Printable = Field("", description="Who the simulation says it is; without it `HOSTNAME`")
     processing_ms: float = Field(
         0,
         ge=0,
@@ -93,11 +89,12 @@ class RouterSettings(BaseModel):
         None, description="Port of the simulation's open inference protocol over gRPC; without it there is none"
     )
     max_body_bytes: int = Field(64 * 2**20, ge=1, le=2**31 - 1, description="Size of a request's body, at most")
-    max_held_bytes: int = Field(
-        256 * 2**20,
+    max_held_bytes: int | None = Field(
+        None,
         ge=1,
         le=2**40,
-        description="Bodies of all requests that are read, wait or run, together at most; more are refused",
+        description="Size of the bodies of all requests that are read, wait or run, at most; more are refused. "
+        "Without it 256 MiB, or four times `MAX_BODY_BYTES`, whichever is more",
     )
     body_timeout_seconds: float = Field(
         60, gt=0, le=86_400, allow_inf_nan=False, description="Longest wait for the next part of a request's body"
@@ -130,7 +127,7 @@ class RouterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> RouterSettings:
-        if self.max_held_bytes < self.max_body_bytes:
+        if self.held < self.max_body_bytes:
             raise _wrong("MAX_HELD_BYTES: found less than MAX_BODY_BYTES, allowed as much or more")
         if self.grpc_port is not None and self.upstream_url is not None:
             raise _wrong("GRPC_PORT: found beside UPSTREAM_URL, allowed with the simulation alone")
@@ -140,6 +137,11 @@ class RouterSettings(BaseModel):
     def waiting(self) -> int:
         """How many requests may wait."""
         return self.queue_limit if self.overflow is Overflow.QUEUE else 0
+
+    @property
+    def held(self) -> int:
+        """How many bytes of bodies may be held."""
+        return self.max_held_bytes or max(256 * 2**20, 4 * self.max_body_bytes)
 
     @property
     def answers_as(self) -> str:

@@ -16,4 +16,7 @@ def endpoints(simulation: Simulation) -> tuple[Endpoint, ...]:
         body = (await simulation.admission.body(request)).decode(errors="replace")
         return simulation.reply({"method": request.method, "path": request.path_qs, "headers": headers, "body": body})
 
-    return (Endpoint("*", r"/echo{path:(/.*)?}", "The request as it arrived here", echo),)
+    return (
+        Endpoint("*", "/echo", "The request as it arrived here, whatever its method", echo),
+        Endpoint("*", "/echo/{path:.*}", "The same", echo),
+    )

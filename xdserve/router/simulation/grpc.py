@@ -104,7 +104,8 @@ class GrpcSimulation:
             call = _Call(kind.__name__.removesuffix("Request"), context, self._clock)
             try:
                 await context.send_initial_metadata(self._metadata(call))
-                response = encode(await answer(_decoded(kind, data)))
+                with self._simulation.admission.holding(len(data)):
+                    response = encode(await answer(_decoded(kind, data)))
             except Failure as error:
                 call.code = _STATUS[error.status]
                 return await _abort(context, call.code, error)
@@ -122,16 +123,17 @@ class GrpcSimulation:
         try:
             await context.send_initial_metadata(self._metadata(call))
             async for data in _messages(context):
-                try:
-                    answer = ModelStreamInferResponse(
-                        infer_response=await self._infer(_decoded(ModelInferRequest, data))
-                    )
-                except Failure as error:
-                    answer = ModelStreamInferResponse(error_message=error.message)
-                await context.write(encode(answer))
+                await context.write(encode(await self._part(data)))
             call.code = grpc.StatusCode.OK
         finally:
             call.tell(self._clock())
+
+    async def _part(self, data: bytes) -> ModelStreamInferResponse:
+        try:
+            with self._simulation.admission.holding(len(data)):
+                return ModelStreamInferResponse(infer_response=await self._infer(_decoded(ModelInferRequest, data)))
+        except Failure as error:
+            return ModelStreamInferResponse(error_message=error.message)
 
     def _metadata(self, call: _Call) -> tuple[tuple[str, str], ...]:
         return ((VARIANT, self._simulation.variant), (REQUEST_ID, call.trace[REQUEST_ID]))
