@@ -17,6 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 if TYPE_CHECKING:
+    from translator.planners.options import Options
     from xdserve.settings import Settings
 
 USAGE = 2
@@ -35,6 +36,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class Report(StrEnum):
+    """The form in which findings and differences are printed."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class Output(StrEnum):
@@ -90,7 +98,8 @@ def _program(
         _print(f"xdserve {metadata.version('xdserve')}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        _say("a command is missing: serve, translate, bootstrap, router or demo (xdserve --help tells more)")
+        commands = "serve, translate, validate, diff, bootstrap, router or demo"
+        _say(f"a command is missing: {commands} (xdserve --help tells more)")
         raise typer.Exit(USAGE)
 
 
@@ -144,29 +153,114 @@ def translate(
 
     Prints a map of gateways to clusters, endpoints, listeners and routes, as Envoy's own configuration has them.
     """
-    names = ("domain", "allowed_hosts", "name_backends_in_errors", "trusted_hops")
     given = locals()
-    flags = {name: given[name] for name in names}
     if gateway is not None:
         _check_gateway(gateway)
-    for path in paths:
-        if not path.exists():
-            _wrong("PATH", str(path), "a file or directory that exists")
+    _check_paths("PATH", *paths)
+    options = _options(given)
 
-    from xdserve import log
-    from xdserve.settings import LogLevel as Level
-
-    settings = _settings(flags, config)
-    log.configure(Level.WARNING, settings.log_format)
-
-    from xdserve.app import options_of
     from xdserve.offline import translate as run
 
-    result = run(paths, gateway, options_of(settings))
+    result = run(paths, gateway, options)
     _print(_text(result.resources, output))
     for finding in result.findings:
         print(finding, file=sys.stderr)
     raise typer.Exit(int(any(not finding.startswith(WARNING) for finding in result.findings)))
+
+
+@app.command()
+def validate(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files and directories of objects; - is standard input.", metavar="PATH...")
+    ],
+    context: Annotated[
+        list[Path] | None, _flag("Objects that are there too and are not asked about; may be repeated.", "PATH", None)
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Take what only a cluster can know (Services, endpoints) for errors.")
+    ] = False,
+    envoy: Annotated[
+        bool, typer.Option("--envoy", help="Have an Envoy check everything that translation gives.")
+    ] = False,
+    envoy_binary: Annotated[
+        Path | None, _flag("The Envoy to check with, rather than that of the extra demo or on PATH.", "FILE", None)
+    ] = None,
+    output: Annotated[
+        Report, typer.Option("--output", "-o", help="Form of the output.", metavar="text|json")
+    ] = Report.TEXT,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone.")] = False,
+    domain: Domain = None,
+    allowed_hosts: AllowedHosts = None,
+    name_backends_in_errors: NameBackends = None,
+    trusted_hops: TrustedHops = None,
+    config: Config = None,
+) -> None:
+    """Say all that is wrong with objects at once, one line each: errors (exit code 1), then warnings, then notes.
+
+    Notes are about Services and endpoints that controllers make in a cluster and of which nothing is in the files.
+    """
+    given = locals()
+    _check_paths("PATH", *paths, *(context or ()), stdin=True)
+    options = _options(given)
+
+    from xdserve.demo.envoy import EnvoyNotFoundError, find
+    from xdserve.offline import display
+    from xdserve.offline.envoy import NotAnEnvoyError
+    from xdserve.offline.findings import Severity
+    from xdserve.offline.validation import Request
+    from xdserve.offline.validation import validate as run
+
+    try:
+        binary = find(envoy_binary) if envoy or envoy_binary else None
+        result = run(
+            Request(paths=tuple(paths), context=tuple(context or ()), options=options, strict=strict, envoy=binary)
+        )
+    except (EnvoyNotFoundError, NotAnEnvoyError) as error:
+        _say(f"--envoy: {error}")
+        raise typer.Exit(USAGE) from None
+    if output is Report.JSON:
+        shown = [said for said in result.said if not quiet or said.severity is Severity.ERROR]
+        _print(display.as_json(display.findings_data(shown)))
+    else:
+        _print(display.as_text(display.validated(result, quiet=quiet)))
+    raise typer.Exit(int(result.count(Severity.ERROR) > 0))
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="A file or directory of objects; - is standard input.", metavar="OLD")],
+    new: Annotated[Path, typer.Argument(help="The same after a change; - is standard input.", metavar="NEW")],
+    output: Annotated[
+        Report, typer.Option("--output", "-o", help="Form of the output.", metavar="text|json")
+    ] = Report.TEXT,
+    domain: Domain = None,
+    allowed_hosts: AllowedHosts = None,
+    name_backends_in_errors: NameBackends = None,
+    trusted_hops: TrustedHops = None,
+    config: Config = None,
+) -> None:
+    """Say what a change of objects would send to the Envoys of each gateway; exit code 1 if there is a difference."""
+    given = locals()
+    _check_paths("OLD", old, stdin=True)
+    _check_paths("NEW", new, stdin=True)
+    if str(old) == str(new) == "-":
+        _wrong("NEW", "-", "standard input once")
+    options = _options(given)
+
+    from xdserve.offline import display
+    from xdserve.offline.comparison import compare
+    from xdserve.sources.tree import SourceUnavailable
+
+    try:
+        result = compare(old, new, options)
+    except SourceUnavailable as error:
+        _say(str(error))
+        raise typer.Exit(USAGE) from None
+    if output is Report.JSON:
+        _print(display.as_json(display.comparison_data(result)))
+    else:
+        _print(display.as_text(display.compared(result)))
+    raise typer.Exit(int(bool(result)))
 
 
 @app.command()
@@ -257,6 +351,26 @@ def _settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
     from xdserve.settings import load
 
     return _loaded(lambda: load(flags, config))
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    """The operator's settings that planning depends on, out of what a command was given."""
+    from xdserve import log
+    from xdserve.settings import LogLevel as Level
+
+    names = ("domain", "allowed_hosts", "name_backends_in_errors", "trusted_hops")
+    settings = _settings({name: given[name] for name in names}, given["config"])
+    log.configure(Level.WARNING, settings.log_format)
+
+    from xdserve.app import options_of
+
+    return options_of(settings)
+
+
+def _check_paths(where: str, *paths: Path, stdin: bool = False) -> None:
+    for path in paths:
+        if not (stdin and str(path) == "-") and not path.exists():
+            _wrong(where, str(path), "a file or directory that exists")
 
 
 def _loaded(load: Callable[[], S]) -> S:

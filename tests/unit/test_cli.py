@@ -57,7 +57,7 @@ def test_version() -> None:
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for command in ("serve", "translate", "bootstrap", "router", "demo"):
+    for command in ("serve", "translate", "validate", "diff", "bootstrap", "router", "demo"):
         assert command in result.stdout
         assert run(command, "--help").returncode == 0
 
@@ -73,7 +73,10 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "a command is missing: serve, translate, bootstrap, router or demo (xdserve --help tells more)"),
+        (
+            (),
+            "a command is missing: serve, translate, validate, diff, bootstrap, router or demo (xdserve --help tells more)",
+        ),
         (("sevre",), "No such command 'sevre'. Did you mean 'serve'?"),
         (("serve", "--sorce", "."), "No such option: --sorce (Possible options: --source)"),
         (

@@ -1,0 +1,160 @@
+"""What is not as its author wants it, and how bad that is for files that no cluster has seen yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from translator.objects.core import Service
+from translator.objects.kserve import InferenceService
+from translator.objects.kubedl import Inference
+from translator.objects.ref import CORE, Ref
+from translator.plan import Finding, Reason
+from translator.planners import kserve, kubedl, plan
+from translator.planners.endpoints import SERVICE_STATE, PortOf
+from translator.planners.indexes import SLICES
+from translator.planners.options import Options
+from translator.view import OBJECT, Absent, View
+from xdserve.ledger import Entry, Place, entry
+from xdserve.offline.planning import Plans
+from xdserve.sources.files import Files
+
+READINESS = frozenset({Reason.BACKEND_NOT_FOUND, Reason.BACKEND_NOT_READY})
+
+
+class Severity(StrEnum):
+    """An error fails a check, a warning is about what has no effect, a note about what only a cluster can know."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Said(NamedTuple):
+    """A finding and how bad it is."""
+
+    severity: Severity
+    entry: Entry
+
+    def __str__(self) -> str:
+        """``warning: iris.yaml document 2: InferenceService models/iris: spec.canary: has no effect: ...``."""
+        return ("" if self.severity is Severity.ERROR else f"{self.severity}: ") + line(self.entry)
+
+
+def line(said: Entry) -> str:
+    """An entry in one line: file, document, object, field, message."""
+    place = said.place
+    where = "" if place is None else f"{place.file} document {place.document}" if place.document else place.file
+    return ": ".join(filter(None, (where, str(said.object or ""), said.field, said.message)))
+
+
+def found(files: Files, plans: Plans, *, strict: bool = False) -> list[Said]:
+    """All findings, of reading and of planning: errors, warnings, notes, each by file and document."""
+    said = {Said(Severity.ERROR, each) for each in _of_reading(files)}
+    for owner, findings in plans.scopes.findings.items():
+        unknown = frozenset[Finding]() if strict else unknowable(plans, owner, findings)
+        said |= {Said(_severity(each, unknown), entry(each, place(files, each.origin.object))) for each in findings}
+    return in_order(said)
+
+
+def in_order(said: Iterable[Said]) -> list[Said]:
+    """The one order in which findings are told."""
+    return sorted(said, key=_order)
+
+
+def place(files: Files, ref: Ref) -> Place | None:
+    """Where an object is written."""
+    source = files.source(ref)
+    return Place(*source) if source else None
+
+
+def _of_reading(files: Files) -> Iterator[Entry]:
+    for error in files.errors():
+        yield Entry(Place(*error.source), error.object, error.field, error.reason, error.message)
+
+
+def _severity(finding: Finding, unknown: frozenset[Finding]) -> Severity:
+    if finding.reason is Reason.FIELD_IGNORED:
+        return Severity.WARNING
+    return Severity.NOTE if finding in unknown else Severity.ERROR
+
+
+def _order(said: Said) -> tuple[object, ...]:
+    told = said.entry
+    return (
+        list(Severity).index(said.severity),
+        told.place or Place("", 0),
+        str(told.object or ""),
+        _natural(told.field),
+        told.message,
+    )
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """``spec.split[10]`` after ``spec.split[9]``."""
+    return [(int(word), "") if word.isdigit() else (0, word) for word in path.replace("]", "[").split("[")]
+
+
+# -- What only a cluster can know ----------------------------------------------------------------------------------
+
+
+def unknowable(plans: Plans, owner: Ref, findings: Iterable[Finding]) -> frozenset[Finding]:
+    """The findings about Services and endpoints of which nothing is here, as controllers make them in the cluster.
+
+    A Service is missing only where others of the same object are here; it has no endpoints only where EndpointSlices
+    of the same object are here: then the files are a picture of a cluster, or stand for one.
+    """
+    about = [finding for finding in findings if finding.reason in READINESS]
+    if not about:
+        return frozenset()
+    services = _Services.of(plans, owner)
+    return frozenset(finding for finding in about if services.unknown(finding))
+
+
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """The Services that a target's plan reads, those of one object together."""
+
+    view: View
+    groups: tuple[frozenset[Ref], ...]
+
+    @classmethod
+    def of(cls, plans: Plans, owner: Ref) -> _Services:
+        view = View(plans.pipeline.objects)
+        unit = plans.pipeline.units.get(owner)
+        plan(view, owner, plans.options, unit.planned.accepted if unit else None)
+        read = _services(argument for name, argument in view.reads if name == SERVICE_STATE.name)
+        refs = sorted(argument for name, argument in view.reads if name == OBJECT and isinstance(argument, Ref))
+        made = [_made_for(view, ref, plans.options) for ref in refs]
+        named = read.difference(*made)
+        return cls(view, (*made, frozenset(named)))
+
+    def unknown(self, finding: Finding) -> bool:
+        ref = next((each for group in self.groups for each in group if _names(finding, each)), None)
+        if ref is None:  # an InferenceService or Inference, or a part of one: its author writes it
+            return False
+        group = frozenset[Ref]().union(*(group for group in self.groups if ref in group))
+        if finding.reason is Reason.BACKEND_NOT_FOUND:
+            return all(self.view.get(each, Service) is Absent.MISSING for each in group)
+        return not any(self.view.find(SLICES, (each.namespace, each.name)) for each in group)
+
+
+def _made_for(view: View, ref: Ref, options: Options) -> frozenset[Ref]:
+    """The Services that a controller makes for an object."""
+    if ref.kind == InferenceService.KIND and isinstance(service := view.get(ref, InferenceService), InferenceService):
+        return _services(each.port for each in kserve.target(view, service, options).candidates.values())
+    if ref.kind == Inference.KIND and isinstance(inference := view.get(ref, Inference), Inference):
+        whole = Ref(CORE, Service.KIND, ref.namespace, ref.name)
+        return _services(each.port for each in kubedl.target(inference, options).candidates.values()) | {whole}
+    return frozenset()
+
+
+def _services(ports: Iterable[object]) -> frozenset[Ref]:
+    return frozenset(port.ref for port in ports if isinstance(port, PortOf))
+
+
+def _names(finding: Finding, service: Ref) -> bool:
+    """Whether a finding is about this Service: planning says it in words alone."""
+    return finding.message.startswith(f"{service} ") or f"({service}) " in finding.message

@@ -1,0 +1,115 @@
+"""`xdserve validate`: all that is wrong with some files, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from translator import names
+from translator.objects.ref import Origin
+from translator.planners.options import Options
+from xds.types import ResourceType
+from xdserve.ledger import Entry
+from xdserve.offline.envoy import Refusal, refusals
+from xdserve.offline.findings import Said, Severity, found, in_order, place
+from xdserve.offline.planning import Plans, sections
+from xdserve.offline.reading import Read, read
+from xdserve.offline.static import Where
+from xdserve.printing import SECTIONS
+
+REJECTED = "Rejected"
+"""The reason of what Envoy refuses, as in the condition Programmed."""
+
+_KINDS = {section: kind for kind, section in SECTIONS.items()}
+_STICKY = "-sticky"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to check.
+
+    ``context`` is there too and not asked about; ``strict`` takes what only a cluster can know for errors; ``envoy``
+    is the binary that is to check everything that translation gives.
+    """
+
+    paths: tuple[Path, ...]
+    context: tuple[Path, ...] = ()
+    options: Options
+    strict: bool = False
+    envoy: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What was found, the worst first, in how many files, objects and gateways."""
+
+    said: list[Said]
+    files: int
+    objects: int
+    gateways: int
+
+    def count(self, severity: Severity) -> int:
+        """How many findings are of a severity."""
+        return sum(said.severity is severity for said in self.said)
+
+
+def validate(request: Request) -> Validated:
+    """Read, plan and check.
+
+    Raises:
+        NotAnEnvoyError: the binary that is to check cannot.
+    """
+    texts = read(request.paths, request.context)
+    plans = Plans.of(texts.files, request.options)
+    asked = {
+        each.ref for each in texts.files.objects() if (at := texts.files.source(each.ref)) and at.file in texts.names
+    }
+    said = found(texts.files, plans, strict=request.strict)
+    if request.envoy is not None:
+        said = in_order({*said, *_refused(request.envoy, texts, plans)})
+    said = [each for each in said if _is_asked(each.entry, texts, asked)]
+    return Validated(said, len(texts.names), len(asked), len(plans.scopes.scopes))
+
+
+def _is_asked(entry: Entry, texts: Read, asked: Iterable[object]) -> bool:
+    return entry.object in asked or entry.place is None or entry.place.file in texts.names
+
+
+def _refused(binary: Path, texts: Read, plans: Plans) -> Iterator[Said]:
+    resources = {name: sections(scope) for name, scope in sorted(plans.scopes.scopes.items())}
+    for refusal in refusals(binary, resources):
+        origin = origin_of(plans, refusal.where)
+        at = place(texts.files, origin.object)
+        yield Said(Severity.ERROR, Entry(at, origin.object, origin.field, REJECTED, _message(refusal)))
+
+
+def _message(refusal: Refusal) -> str:
+    """``Envoy refuses route testers of routes models/iris, gateway models/iris: missing ): (``."""
+    gateway, section, name, route = refusal.where
+    what = f"gateway {gateway}"
+    if section:
+        what = f"{section} {name}, {what}"
+    if route:
+        what = f"route {route[1]} of host {route[0]}, {what}"
+    return f"Envoy refuses {what}: {refusal.words}"
+
+
+def origin_of(plans: Plans, where: Where) -> Origin:
+    """The object and field that made what Envoy refuses."""
+    target = plans.pipeline.owners[where.gateway]
+    if where.route is not None and (origin := _of_route(plans, where)):
+        return origin
+    scope = plans.scopes.scopes[where.gateway]
+    # The routes are a gateway's whole meaning: what is wrong with it as a whole is most likely there.
+    kind, name = _KINDS.get(where.section, ResourceType.ROUTE), where.name or names.route_configuration(target)
+    held = scope.get(kind, name)
+    return held.origin if held and isinstance(held.origin, Origin) else Origin(target, "spec")
+
+
+def _of_route(plans: Plans, where: Where) -> Origin | None:
+    unit = plans.pipeline.units[plans.pipeline.owners[where.gateway]]
+    hosts = unit.planned.service.hosts if unit.planned.service else ()
+    known = {(host.name, route.name): route.origin for host in hosts for route in host.routes}
+    host, route = where.route or ("", "")
+    return known.get((host, route)) or known.get((host, route.removesuffix(_STICKY)))
