@@ -110,6 +110,28 @@ async def test_all_ways_to_the_model_share_the_limit(start, path, body):
         await client.until("running", 0)
 
 
+async def test_nothing_is_lost_where_many_leave(start):
+    """Every second client hangs up, most of them while they wait; all others get their answer."""
+    process = start(MAX_CONCURRENCY="3", PROCESSING_MS="2")
+
+    async def one(number):
+        reader, writer = await asyncio.open_connection(HOST, process.port)
+        if number % 2:
+            body = json.dumps({"prompt": "gone"}).encode()
+            writer.write(b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            await asyncio.sleep(number % 7 / 1000)
+        else:
+            assert (await exchange(reader, writer, str(number)))[1]["prompt"] == str(number)
+        writer.close()
+
+    await asyncio.gather(*(one(number) for number in range(400)))
+    async with Client(process) as client:
+        for name in ("running", "queued", "held_bytes"):
+            await client.until(name, 0)
+        assert await client.metric("running_peak") == 3
+        await asyncio.gather(*(client.infer("after") for _ in range(10)))
+
+
 async def exchange(reader, writer, prompt):
     """One request over an open connection, with as little work as can be: the machine is the router's."""
     body = json.dumps({"prompt": prompt}).encode()

@@ -158,7 +158,7 @@ class RouterApp:
             path=request.path,
             status=response.status if response else _GONE,
             ms=round(seconds * 1000, 3),
-            bytes=_size(response),
+            bytes=_size(response) if request.method != "HEAD" else 0,
             request_id=request[TRACE][REQUEST_ID],
             traceparent=request[TRACE].get("traceparent"),
             peer=request.remote,

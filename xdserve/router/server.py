@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 from aiohttp import web
@@ -15,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bootstrap.address import Address
 from xdserve import log
 from xdserve.router.admission import Admission
-from xdserve.router.app import RouterApp, Work
+from xdserve.router.app import RouterApp
 from xdserve.router.settings import RouterSettings, variable_of
 from xdserve.router.simulation import VARIANT, GrpcSimulation, SimulatedWork, Simulation
 from xdserve.router.upstream import Upstream
@@ -36,122 +35,142 @@ def run(settings: RouterSettings) -> int:
     """Serve until SIGTERM or Ctrl-C; the exit code: 0, or 1 if an address cannot be listened on."""
     log.configure(settings.log_level, settings.log_format)
     logging.getLogger("aiohttp.server").addFilter(_in_one_line)
-    return asyncio.run(Router(settings).serve())
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: RouterSettings) -> int:
+    router, stop = Router(settings), asyncio.Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            router.hurry()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signalled)
+    _say(settings)
+    try:
+        await router.start()
+    except OSError as error:
+        logger.critical("cannot listen", error=error.strerror or str(error))
+        return 1
+    try:
+        await stop.wait()
+        await router.finish()
+    finally:
+        await router.stop()
+    logger.info("stopped")
+    return 0
+
+
+def _say(settings: RouterSettings) -> None:
+    """Say what holds, and which of the main settings were not given."""
+    for name in ("model_ref", "max_concurrency"):
+        if name not in settings.model_fields_set:
+            logger.info("not given: the default holds", variable=variable_of(name), value=getattr(settings, name))
+    logger.info("settings", **settings.model_dump(mode="json", include=_SAID))
 
 
 class Router:
-    """One router in a process of its own: HTTP, and gRPC if it is asked for."""
+    """One router: HTTP, and gRPC if it is asked for.
+
+    `start` before use, `stop` after; `finish` before that, to end in order.
+    """
 
     def __init__(self, settings: RouterSettings) -> None:
+        self.port = 0
+        """Of HTTP, once started."""
+        self.grpc_port: int | None = None
+        """Of gRPC, once started, if it is asked for."""
+        self.admission = Admission(settings)
         self._settings = settings
-        self._admission = Admission(settings)
-        self._stop = asyncio.Event()
+        self._stack = AsyncExitStack()
         self._deadline: asyncio.Timeout | None = None
-
-    async def serve(self) -> int:
-        """Serve until a signal comes; gives the exit code. A second signal ends it at once."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
-        self._say_settings()
-        async with AsyncExitStack() as stack:
-            try:
-                app, runner, grpc = await self._start(stack)
-            except OSError as error:
-                logger.critical("cannot listen", error=error.strerror or str(error))
-                return 1
-            await self._stop.wait()
-            await self._finish(app, runner, grpc)
-        logger.info("stopped")
-        return 0
-
-    def _signalled(self) -> None:
-        if self._deadline is not None:
-            with suppress(RuntimeError):  # it is over by itself
-                self._deadline.reschedule(asyncio.get_running_loop().time())
-        self._stop.set()
-
-    def _say_settings(self) -> None:
-        """Say what holds, and which of the main settings were not given."""
-        settings = self._settings
-        for name in ("model_ref", "max_concurrency"):
-            if name not in settings.model_fields_set:
-                logger.info("not given: the default holds", variable=variable_of(name), value=getattr(settings, name))
-        logger.info("settings", **settings.model_dump(mode="json", include=_SAID))
-
-    # -- Start ---------------------------------------------------------------------------------------------------
-
-    async def _start(self, stack: AsyncExitStack) -> tuple[RouterApp, web.AppRunner, GrpcSimulation | None]:
-        settings, grpc, headers = self._settings, None, {}
-        work: Work
+        self._upstream: Upstream | None = None
+        self._grpc: GrpcSimulation | None = None
         if settings.upstream_url is not None:
-            work = await stack.enter_async_context(_upstream(settings, self._admission))
+            self._upstream = Upstream(settings, self.admission.metrics)
+            self._app = RouterApp(settings, self.admission, self._upstream)
         else:
-            simulation = Simulation(settings, self._admission)
-            work, headers = SimulatedWork(simulation), {VARIANT: simulation.variant}
-            grpc = await self._start_grpc(simulation, stack)
-        app = RouterApp(settings, self._admission, work, headers)
-        runner = web.AppRunner(
-            app.application(),
+            simulation = Simulation(settings, self.admission)
+            self._app = RouterApp(settings, self.admission, SimulatedWork(simulation), {VARIANT: simulation.variant})
+            if settings.grpc_port is not None:
+                self._grpc = GrpcSimulation(simulation, settings.max_body_bytes)
+        self._runner = web.AppRunner(
+            self._app.application(),
             access_log=None,
             handle_signals=False,
             handler_cancellation=True,  # who leaves the queue frees his place
             keepalive_timeout=_KEEPALIVE_SECONDS,
             shutdown_timeout=_CUT_SECONDS,
         )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, settings.address, settings.port, backlog=_BACKLOG).start()
-        logger.info("listening", address=str(Address(settings.address, runner.addresses[0][1])))
-        return app, runner, grpc
 
-    async def _start_grpc(self, simulation: Simulation, stack: AsyncExitStack) -> GrpcSimulation | None:
-        settings = self._settings
-        if settings.grpc_port is None:
-            return None
-        grpc = GrpcSimulation(simulation, settings.max_body_bytes)
-        stack.push_async_callback(grpc.stop, 0)
-        port = await grpc.start(str(Address(settings.address, settings.grpc_port)))
-        logger.info("listening for gRPC", address=str(Address(settings.address, port)))
-        return grpc
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: an address cannot be listened on; nothing is left open.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close everything; requests in work are cut."""
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        if self._upstream is not None:
+            await self._upstream.start()
+            self._stack.push_async_callback(self._upstream.stop)
+        if self._grpc is not None:
+            await self._start_grpc(self._grpc, self._settings.grpc_port or 0)
+        await self._runner.setup()
+        self._stack.push_async_callback(self._runner.cleanup)
+        host = self._settings.address
+        await web.TCPSite(self._runner, host, self._settings.port, backlog=_BACKLOG).start()
+        self.port = self._runner.addresses[0][1]
+        logger.info("listening", address=str(Address(host, self.port)))
+
+    async def _start_grpc(self, grpc: GrpcSimulation, port: int) -> None:
+        host = self._settings.address
+        self._stack.push_async_callback(grpc.stop, 0)
+        self.grpc_port = await grpc.start(str(Address(host, port)))
+        logger.info("listening for gRPC", address=str(Address(host, self.grpc_port)))
 
     # -- End -----------------------------------------------------------------------------------------------------
 
-    async def _finish(self, app: RouterApp, runner: web.AppRunner, grpc: GrpcSimulation | None) -> None:
+    async def finish(self) -> None:
         """Be ready no more; then accept no connection, and finish requests that run or wait while there is time."""
-        seconds = self._settings.shutdown_seconds
-        app.stopping = True
-        logger.info("stopping", requests=app.active, seconds=seconds)
-        await self._drain()
-        for site in list(runner.sites):
-            await site.stop()
-        server = runner.server
-        if server is None:
-            return
-        server.pre_shutdown()
-        try:
-            async with asyncio.timeout(seconds) as self._deadline, asyncio.TaskGroup() as tasks:
-                tasks.create_task(server.shutdown(None))
-                if grpc is not None:
-                    tasks.create_task(grpc.stop(seconds))
-        except TimeoutError:
-            logger.warning("requests cut: they were not finished in time", requests=app.active)
-            await server.shutdown(_CUT_SECONDS)
-
-    async def _drain(self) -> None:
+        self._app.stopping = True
+        logger.info("stopping", requests=self._app.active, seconds=self._settings.shutdown_seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds) as self._deadline:
                 await asyncio.Event().wait()
+        for site in list(self._runner.sites):
+            await site.stop()
+        if (server := self._runner.server) is None:
+            return
+        server.pre_shutdown()
+        try:
+            await self._finish(server, self._settings.shutdown_seconds)
+        except TimeoutError:
+            logger.warning("requests cut: they were not finished in time", requests=self._app.active)
+            await server.shutdown(_CUT_SECONDS)
 
+    async def _finish(self, server: web.Server, seconds: float) -> None:
+        async with asyncio.timeout(seconds) as self._deadline, asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.shutdown(None))
+            if self._grpc is not None:
+                tasks.create_task(self._grpc.stop(seconds))
 
-@asynccontextmanager
-async def _upstream(settings: RouterSettings, admission: Admission) -> AsyncIterator[Upstream]:
-    upstream = Upstream(settings, admission.metrics)
-    await upstream.start()
-    try:
-        yield upstream
-    finally:
-        await upstream.stop()
+    def hurry(self) -> None:
+        """End the present wait of `finish` at once."""
+        if self._deadline is not None:
+            with suppress(RuntimeError):  # it is over by itself
+                self._deadline.reschedule(asyncio.get_running_loop().time())
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:

@@ -59,14 +59,8 @@ class GrpcSimulation:
     """Serves one simulation over gRPC. `start` before use, `stop` after."""
 
     def __init__(self, simulation: Simulation, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._simulation, self._clock = simulation, clock
-        options = (
-            ("grpc.max_receive_message_length", max_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-        )
-        self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._methods()),))
+        self._simulation, self._clock, self._max_bytes = simulation, clock, max_bytes
+        self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> int:
         """Listen at HOST:PORT; the port that was taken (for port 0).
@@ -74,16 +68,24 @@ class GrpcSimulation:
         Raises:
             OSError: the address cannot be listened at.
         """
+        options = (
+            ("grpc.max_receive_message_length", self._max_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        )
+        server = self._server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._methods()),))
         try:
-            port: int = self._server.add_insecure_port(address)
+            port: int = server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen at {address}: {error}") from error
-        await self._server.start()
+        await server.start()
         return port
 
     async def stop(self, grace: float | None) -> None:
         """Accept nothing new, and cut what still runs after `grace` seconds (None: at once)."""
-        await self._server.stop(grace)
+        if self._server is not None:
+            await self._server.stop(grace)
 
     def _methods(self) -> dict[str, grpc.RpcMethodHandler]:
         unary = {
