@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import re
 import zlib
@@ -137,6 +138,18 @@ async def test_a_body_over_the_limit_is_413_also_without_a_length_and_under_comp
     assert (await client.ask("POST", "/infer", data=parts()))[0] == 413
     bomb = gzip.compress(b"a" * 50_000_000)
     assert (await client.ask("POST", "/infer", data=bomb, headers={"Content-Encoding": "gzip"}))[0] == 413
+
+
+async def test_more_values_than_memory_is_for_are_400(start):
+    async with Client(start()) as client:
+        for body in (b"[" + b"[]," * 2_000_000 + b"1]", b'{"prompt": "a", "x": [' + b"1," * 2_000_000 + b"1]}"):
+            status, answer, _ = await client.ask("POST", "/infer", data=io.BytesIO(body))
+            assert (status, answer) == (400, {"error": "the body is not JSON: more than 2000000 elements"})
+        text = ',[{"' * 1_000_000 + "\\"
+        body = io.BytesIO(json.dumps({"prompt": text}).encode())
+        assert (await client.ask("POST", "/infer", data=body))[1]["prompt"] == text
+        for rubbish in (b'"\\"' * 1_500_000 + b",[" * 1_500_000, b'"","' * 2_000_000, b'"' + b'\\"' * 3_000_000):
+            assert (await client.ask("POST", "/infer", data=io.BytesIO(rubbish)))[0] == 400
 
 
 @pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
