@@ -189,6 +189,8 @@ async def _answer(
     except Exception:
         # One request must not harm the others; the cause is ours, and goes to the log.
         logger.exception("request failed", path=request.path, request_id=request[TRACE][REQUEST_ID])
+        if request.writer.output_size:
+            raise  # the answer has begun; the end of the connection says that it is none
         return failure(request.path, Failure(500, "internal error; the log of the router has its cause"))
 
 
