@@ -113,7 +113,7 @@ def _summary(result: Comparison) -> Iterator[Text]:
     size = sum(gateway.bytes for gateway in result.gateways)
     yield Text(
         f"{_count(len(result.gateways), 'gateway')}, {_count(sent, 'resource')} sent, "
-        f"{result.count(Verb.REMOVED):,} removed; {listeners}; {_count(size, 'byte')} to each Envoy of every gateway",
+        f"{result.count(Verb.REMOVED):,} removed; {listeners}; {_count(size, 'byte')} for one Envoy of each",
         style="bold",
     )
     if cut:

@@ -126,7 +126,7 @@ def words(text: str, gateways: Iterable[str] = ()) -> str:
     said = found[1] if found else text
     if (at := said.rfind("Proto constraint validation failed")) >= 0:
         # The message in the message in the message: the innermost field is the one that is wrong.
-        said = said[at:].rpartition("caused by ")[2].replace("ValidationError.", ".").strip()
+        said = said[at:].strip().rpartition("caused by ")[2].removesuffix(")").replace("ValidationError.", ".")
     said = re.sub(r"(could not find @type '[^']*'\)): \{.*", r"\1", said, flags=re.DOTALL)
     for gateway in sorted(gateways, key=len, reverse=True):
         said = said.replace(f"{static.AS_IS}{gateway}:", "").replace(f"{gateway}:", "")

@@ -104,7 +104,8 @@ def unknowable(plans: Plans, owner: Ref, findings: Iterable[Finding]) -> frozens
     """The findings about Services and endpoints of which nothing is here, as controllers make them in the cluster.
 
     A Service is missing only where others of the same object are here; it has no endpoints only where EndpointSlices
-    of the same object are here: then the files are a picture of a cluster, or stand for one.
+    of the same object are here: then the files are a picture of a cluster, or stand for one. Services that a policy
+    names by itself stand together with all those of its target.
     """
     about = [finding for finding in findings if finding.reason in READINESS]
     if not about:
@@ -115,10 +116,11 @@ def unknowable(plans: Plans, owner: Ref, findings: Iterable[Finding]) -> frozens
 
 @dataclass(frozen=True, slots=True)
 class _Services:
-    """The Services that a target's plan reads, those of one object together."""
+    """The Services that a target's plan reads; ``made`` are those of one object, as its controller makes them."""
 
     view: View
-    groups: tuple[frozenset[Ref], ...]
+    read: frozenset[Ref]
+    made: tuple[frozenset[Ref], ...]
 
     @classmethod
     def of(cls, plans: Plans, owner: Ref) -> _Services:
@@ -128,14 +130,13 @@ class _Services:
         read = _services(argument for name, argument in view.reads if name == SERVICE_STATE.name)
         refs = sorted(argument for name, argument in view.reads if name == OBJECT and isinstance(argument, Ref))
         made = [_made_for(view, ref, plans.options) for ref in refs]
-        named = read.difference(*made)
-        return cls(view, (*made, frozenset(named)))
+        return cls(view, read, tuple(made))
 
     def unknown(self, finding: Finding) -> bool:
-        ref = next((each for group in self.groups for each in group if _names(finding, each)), None)
+        ref = next((each for each in self.read if _names(finding, each)), None)
         if ref is None:  # an InferenceService or Inference, or a part of one: its author writes it
             return False
-        group = frozenset[Ref]().union(*(group for group in self.groups if ref in group))
+        group = next((each for each in self.made if ref in each), self.read)
         if finding.reason is Reason.BACKEND_NOT_FOUND:
             return all(self.view.get(each, Service) is Absent.MISSING for each in group)
         return not any(self.view.find(SLICES, (each.namespace, each.name)) for each in group)

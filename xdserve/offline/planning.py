@@ -63,11 +63,13 @@ class Plans:
     options: Options
 
     @classmethod
-    def of(cls, files: Files, options: Options, envoys: int = 0) -> Plans:
-        """Plan everything that files say."""
+    def of(cls, files: Files, options: Options, *, context: Files | None = None, envoys: int = 0) -> Plans:
+        """Plan everything that files say, and that ``context`` says of objects that they do not name."""
         scopes = Scopes(envoys=envoys)
         plans = cls(Pipeline(options, scopes, scopes), scopes, options)
         plans.apply(_changes(files))
+        if context is not None:
+            plans.apply(_beside(files, context))
         return plans
 
     def apply(self, changes: Iterable[Change]) -> None:
@@ -90,6 +92,12 @@ def sections(scope: Scope) -> Sections:
     }
 
 
+def _beside(files: Files, context: Files) -> Iterator[Change]:
+    for change in _changes(context):
+        if isinstance(change, Put) and files.source(change.object.ref) is None:
+            yield change
+
+
 def _changes(files: Files) -> Iterator[Change]:
     """What a source that has just begun would feed."""
     good = set()
@@ -98,5 +106,5 @@ def _changes(files: Files) -> Iterator[Change]:
             good.add(found.ref)
             yield Put(found, source)
     for error in files.errors():
-        if error.object is not None and error.reason == "Invalid" and error.object not in good:
+        if error.object is not None and error.object not in good:
             yield Broken(error.object, (), error.source)

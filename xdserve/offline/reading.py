@@ -20,24 +20,23 @@ STDIN_NAME = "<stdin>"
 
 
 class Read(NamedTuple):
-    """What files say, and the names by which they are told of."""
+    """What files say, what is there beside them, and how many files were read for the former."""
 
     files: Files
-    names: frozenset[str]
+    context: Files
+    number: int
 
 
 def read(paths: Iterable[Path], context: Iterable[Path] = ()) -> Read:
-    """Read everything; a file that is named twice, in whatever way, is read once.
-
-    ``names`` are those of ``paths``; what is found by ``context`` alone is there too, but not asked about.
-    """
-    files, names, seen = Files(), set[str](), set[str]()
+    """Read everything; a file that is named twice, in whatever way, is read once."""
+    seen: set[str] = set()
+    files, beside = Files(), Files()
     for reading in _readings(paths, seen):
-        names.add(reading.path)
         files.apply(reading)
+    number = len(seen)
     for reading in _readings(context, seen):
-        files.apply(reading)
-    return Read(files, frozenset(names))
+        beside.apply(reading)
+    return Read(files, beside, number)
 
 
 def below(path: Path, name: str) -> list[Reading]:

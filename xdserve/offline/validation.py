@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from xdserve.ledger import Entry
 from xdserve.offline.envoy import Refusal, refusals
 from xdserve.offline.findings import Said, Severity, found, in_order, place
 from xdserve.offline.planning import Plans, sections
-from xdserve.offline.reading import Read, read
+from xdserve.offline.reading import read
 from xdserve.offline.static import Where
 from xdserve.printing import SECTIONS
+from xdserve.sources.files import Files
 
 REJECTED = "Rejected"
 """The reason of what Envoy refuses, as in the condition Programmed."""
@@ -61,26 +62,21 @@ def validate(request: Request) -> Validated:
         NotAnEnvoyError: the binary that is to check cannot.
     """
     texts = read(request.paths, request.context)
-    plans = Plans.of(texts.files, request.options)
-    asked = {
-        each.ref for each in texts.files.objects() if (at := texts.files.source(each.ref)) and at.file in texts.names
-    }
-    said = found(texts.files, plans, strict=request.strict)
+    files = texts.files
+    plans = Plans.of(files, request.options, context=texts.context)
+    said = found(files, plans, strict=request.strict)
     if request.envoy is not None:
-        said = in_order({*said, *_refused(request.envoy, texts, plans)})
-    said = [each for each in said if _is_asked(each.entry, texts, asked)]
-    return Validated(said, len(texts.names), len(asked), len(plans.scopes.scopes))
+        said = in_order({*said, *_refused(request.envoy, files, plans)})
+    # What is said of the context is not asked about.
+    said = [each for each in said if each.entry.object is None or each.entry.place is not None]
+    return Validated(said, texts.number, sum(1 for _ in files.objects()), len(plans.scopes.scopes))
 
 
-def _is_asked(entry: Entry, texts: Read, asked: Iterable[object]) -> bool:
-    return entry.object in asked or entry.place is None or entry.place.file in texts.names
-
-
-def _refused(binary: Path, texts: Read, plans: Plans) -> Iterator[Said]:
+def _refused(binary: Path, files: Files, plans: Plans) -> Iterator[Said]:
     resources = {name: sections(scope) for name, scope in sorted(plans.scopes.scopes.items())}
     for refusal in refusals(binary, resources):
         origin = origin_of(plans, refusal.where)
-        at = place(texts.files, origin.object)
+        at = place(files, origin.object)
         yield Said(Severity.ERROR, Entry(at, origin.object, origin.field, REJECTED, _message(refusal)))
 
 
