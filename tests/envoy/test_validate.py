@@ -149,7 +149,8 @@ def test_what_is_no_envoy_is_one_line_and_exit_2(what, file, capfd):
         (
             (
                 "error initializing configuration 'f': node { a }: Proto constraint validation failed "
-                "(AValidationError.B: embedded message failed validation | caused by CValidationError.D: value must be less than 5)"
+                "(AValidationError.B: embedded message failed validation | "
+                "caused by CValidationError.D: value must be less than 5)"
             ),
             "C.D: value must be less than 5",
         ),

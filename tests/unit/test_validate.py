@@ -244,6 +244,15 @@ def test_a_file_that_may_not_be_read_is_a_line(tmp_path, monkeypatch, validate):
     assert (code, lines) == (1, ["a.yaml: cannot be read: Input/output error"])
 
 
+def test_the_hook_checks_changed_files_among_the_others(write, validate):
+    (hook,) = yaml.safe_load((EXAMPLES.parent / ".pre-commit-hooks.yaml").read_text())
+    program, *command = [*hook["entry"].split(), *hook["args"]]
+    assert (program, command[0], hook["require_serial"]) == ("xdserve", "validate", True)
+    write(a=[policy(split=split(predictor=1))], b=[isvc()], c=[policy("iris", split=split(nobody=1))])
+    assert validate(*command[1:], "a.yaml")[0] == 0
+    assert validate(*command[1:], "c.yaml")[0] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
