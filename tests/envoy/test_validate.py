@@ -129,6 +129,15 @@ def test_many_gateways_take_few_runs(envoy_binary, file, monkeypatch):
     assert runs == [52]
 
 
+def test_what_takes_too_many_runs_to_find_is_told_all_the_same(said, monkeypatch):
+    monkeypatch.setattr("xdserve.offline.envoy.MOST_RUNS", 1)
+    monkeypatch.setattr(renderer, "_reply", lambda *_: renderer.Route(name="bad", match=None))
+    code, lines = said()
+    assert code == 1
+    assert len(lines) == 1
+    assert "(one of 2 gateways, from this one on)" in lines[0]
+
+
 @pytest.mark.parametrize("what", ["true", "text", "folder"])
 def test_what_is_no_envoy_is_one_line_and_exit_2(what, file, capfd):
     named = {"true": "true", "text": str(file), "folder": str(file.parent)}[what]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -201,6 +206,31 @@ def test_the_same_twice_is_the_same(folders):
     assert folders.diff() == first
     names = [line for line in first[1].splitlines() if line.startswith("gateway ")]
     assert names == sorted(names)
+
+
+def on_terminal(*command, **variables):
+    """What a command writes to a terminal; it is read to its end."""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "TERM"}}
+    with subprocess.Popen(command, stdout=theirs, env=environment | {"TERM": "xterm"} | variables) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 65536):
+                written += part
+    os.close(ours)
+    return process.returncode, written.decode()
+
+
+def test_a_terminal_gets_colours_unless_it_wants_none(folders):
+    folders.both(*STABLE, *V2)
+    folders.write("old", canary(10), file="p.yaml")
+    folders.write("new", canary(50), file="p.yaml")
+    command = (sys.executable, "-m", "xdserve", "diff", str(folders.root / "old"), str(folders.root / "new"))
+    code, written = on_terminal(*command)
+    assert code == 1
+    assert "\x1b[31m" in written
+    assert "\x1b[3" not in on_terminal(*command, NO_COLOR="1")[1]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from xdserve.offline import static
 from xdserve.offline.static import Part, Sections, Where
 
 AT_ONCE = 200
-"""Gateways in one run of Envoy: about a second."""
+"""Gateways in one run of Envoy, which takes it about a second."""
 
 MOST_RUNS = 200
 """Runs that go into finding out what exactly is refused; after that only the group that it is in is told."""
@@ -62,6 +62,8 @@ class Envoy:
 def refusals(binary: Path, gateways: Mapping[str, Sections]) -> list[Refusal]:
     """All that an Envoy refuses, as near to its cause as can be told; the gateways by whatever they are called.
 
+    Of ``gateways`` only ``AT_ONCE`` are looked up and held at one time.
+
     Raises:
         NotAnEnvoyError: the binary cannot be run, or is something else.
     """
@@ -71,21 +73,25 @@ def refusals(binary: Path, gateways: Mapping[str, Sections]) -> list[Refusal]:
 
 
 def _refusals(envoy: Envoy, gateways: Mapping[str, Sections]) -> Iterator[Refusal]:
+    names = iter(gateways)
+    while chunk := list(islice(names, AT_ONCE)):
+        yield from _refused_at_once(envoy, {name: gateways[name] for name in chunk})
+
+
+def _refused_at_once(envoy: Envoy, gateways: Mapping[str, Sections]) -> Iterator[Refusal]:
     gaps = [gap for gateway, sections in gateways.items() for gap in static.gaps(gateway, sections)]
     yield from (Refusal(*gap) for gap in gaps)
-    incomplete = {where.gateway for where, _ in gaps}
-    names = (gateway for gateway in gateways if gateway not in incomplete)
-    while chunk := list(islice(names, AT_ONCE)):
-        for parts, said in _narrowed(envoy, [static.everything(name, gateways[name]) for name in chunk]):
-            if len(parts) > 1:
-                yield Refusal(parts[0].where, f"{said} (one of {len(parts)} gateways, from this one on)")
-            else:
-                yield from _inside(envoy, parts[0].where.gateway, gateways, said)
+    complete = gateways.keys() - {where.gateway for where, _ in gaps}
+    whole = [static.everything(name, gateways[name]) for name in gateways if name in complete]
+    for parts, said in _narrowed(envoy, whole):
+        if len(parts) > 1:
+            yield Refusal(parts[0].where, f"{said} (one of {len(parts)} gateways, from this one on)")
+        else:
+            yield from _inside(envoy, parts[0].where.gateway, gateways[parts[0].where.gateway], said)
 
 
-def _inside(envoy: Envoy, gateway: str, gateways: Mapping[str, Sections], said: str) -> Iterator[Refusal]:
+def _inside(envoy: Envoy, gateway: str, sections: Sections, said: str) -> Iterator[Refusal]:
     """Which resources of a gateway it is; the gateway itself if each of them is fine alone."""
-    sections = gateways[gateway]
     found = _narrowed(envoy, list(static.resources(gateway, sections)))
     alone = {parts[0].where: words for parts, words in found if len(parts) == 1}
     if not alone:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from translator import names
 from translator.objects.ref import Origin
 from translator.planners.options import Options
+from xds.scope import Scope
 from xds.types import ResourceType
 from xdserve.ledger import Entry
 from xdserve.offline.envoy import Refusal, refusals
 from xdserve.offline.findings import Said, Severity, found, in_order, place
-from xdserve.offline.planning import Plans, sections
+from xdserve.offline.planning import Plans, Sections, sections
 from xdserve.offline.reading import read
 from xdserve.offline.static import Where
 from xdserve.printing import SECTIONS
@@ -72,9 +73,24 @@ def validate(request: Request) -> Validated:
     return Validated(said, texts.number, sum(1 for _ in files.objects()), len(plans.scopes.scopes))
 
 
+class _Sections(Mapping[str, Sections]):
+    """The resources of gateways as plain data, made when they are looked up: they are many times their bytes."""
+
+    def __init__(self, scopes: Mapping[str, Scope]) -> None:
+        self._scopes = scopes
+
+    def __getitem__(self, gateway: str) -> Sections:
+        return sections(self._scopes[gateway])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._scopes))
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+
 def _refused(binary: Path, files: Files, plans: Plans) -> Iterator[Said]:
-    resources = {name: sections(scope) for name, scope in sorted(plans.scopes.scopes.items())}
-    for refusal in refusals(binary, resources):
+    for refusal in refusals(binary, _Sections(plans.scopes.scopes)):
         origin = origin_of(plans, refusal.where)
         at = place(files, origin.object)
         yield Said(Severity.ERROR, Entry(at, origin.object, origin.field, REJECTED, _message(refusal)))
