@@ -26,6 +26,7 @@ from tests.support.wait import wait_until
 from xdserve import cli
 from xdserve.settings import Settings, flag_of
 
+COMMANDS = "serve, translate, validate, diff, bootstrap, router or demo"
 NO_SOURCE = "--source: not given, allowed a directory (also XDSERVE_SOURCE, or source in the file of settings)"
 
 
@@ -73,10 +74,7 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (
-            (),
-            "a command is missing: serve, translate, validate, diff, bootstrap, router or demo (xdserve --help tells more)",
-        ),
+        ((), f"a command is missing: {COMMANDS} (xdserve --help tells more)"),
         (("sevre",), "No such command 'sevre'. Did you mean 'serve'?"),
         (("serve", "--sorce", "."), "No such option: --sorce (Possible options: --source)"),
         (
