@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import fleet
 from benchmarks.measure import Figure, once
-from xdserve.sources.directory import snapshot
+from xdserve.offline.reading import read
 
 SERVICES = 10_000
 FILES = 500
@@ -31,7 +31,7 @@ def _scanned() -> tuple[float, int]:
         folder = Path(name)
         fleet.write(folder, FILES)
         found: list[object] = []
-        seconds = once(lambda: found.extend(snapshot(folder).objects()))
+        seconds = once(lambda: found.extend(read([folder]).files.objects()))
         return seconds, len(found)
 
 

@@ -12,8 +12,8 @@ from translator.planners.options import Options
 from xdserve.offline import plan_all
 from xdserve.offline.planning import sections
 from xdserve.offline.readable import readable
+from xdserve.offline.reading import read
 from xdserve.printing import SECTIONS
-from xdserve.sources.directory import snapshot
 
 ROOT = Path(__file__).parent
 INPUT, OPTIONS, FINDINGS = "in.yaml", "options.yaml", "findings.txt"
@@ -30,7 +30,7 @@ def cases() -> list[str]:
 
 def translated(*paths: Path, options: Options | None = None) -> tuple[Gateways, list[str]]:
     """The resources of every gateway, and a line for each finding, its reason first."""
-    files = snapshot(*paths)
+    files = read(paths).files
     planned = plan_all(files, options or Options())
     gateways = {name: sections(scope) for name, scope in sorted(planned.scopes.items())}
     said = [f"{error.reason} {error}" for error in files.errors()]

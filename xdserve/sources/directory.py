@@ -20,7 +20,7 @@ from xdserve.sources import Change, Feed, Source, SourceError
 from xdserve.sources.files import Files
 from xdserve.sources.tree import Look, SourceUnavailable, Tree, Wanted
 
-__all__ = ["DirectorySource", "SourceUnavailable", "snapshot"]
+__all__ = ["DirectorySource", "SourceUnavailable"]
 
 STEP_MS = 2  # how often the watcher collects; an event is told one to two steps after it
 DEBOUNCE_MS = 20  # the longest that a burst of events is held together
@@ -191,24 +191,3 @@ class DirectorySource:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def snapshot(*paths: Path) -> Files:
-    """What files and directories say at this moment. This blocks.
-
-    Raises:
-        SourceUnavailable: one of them is not there, or cannot be read.
-    """
-    files = Files()
-    for path in paths:
-        if path.is_dir():
-            tree = Tree(path)
-            tree.check()
-            for look in tree.look(tree.everything()):
-                files.apply(look.reading)
-            continue
-        try:
-            files.update(str(path), path.read_bytes())
-        except OSError as error:
-            raise SourceUnavailable(f"{path}: {error.strerror}") from error
-    return files

@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.wait import wait_until
 from translator.objects import Object, Ref
+from xdserve.offline.reading import read
 from xdserve.sources import Broken, Change, Gone, Put, SourceError
-from xdserve.sources.directory import DirectorySource, SourceUnavailable, snapshot
+from xdserve.sources.directory import DirectorySource, SourceUnavailable
 
 POLICY = """\
 apiVersion: xdserve.io/v1alpha1
@@ -253,7 +254,7 @@ async def test_links_in_a_circle_end(tmp_path: Path):
     (tmp_path / "x" / "up").symlink_to(tmp_path)
     (tmp_path / "x" / "nowhere.yaml").symlink_to(tmp_path / "missing")
     (tmp_path / "a.yaml").write_text(policy("a"))
-    files = snapshot(tmp_path)
+    files = read([tmp_path]).files
     assert [each.ref.name for each in files.objects()] == ["a"]
     assert files.errors() == []
 
