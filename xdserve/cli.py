@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
+from xdserve.demo import SCENARIOS
+
 if TYPE_CHECKING:
     from translator.planners.options import Options
     from xdserve.settings import Settings
@@ -314,14 +316,18 @@ def demo(
         bool, typer.Option("--keep", help="Leave it running at the end, and print addresses to try.")
     ] = False,
     envoy: Annotated[Path | None, _flag("An Envoy other than the one of xdserve[demo].", "FILE", None)] = None,
+    scenario: Annotated[str | None, _flag(f"Play one step alone: {', '.join(SCENARIOS)}.", "NAME", None)] = None,
 ) -> None:
-    """Move a canary live in front of a stock Envoy, and measure what users get."""
+    """Edit, break and kill what runs behind three stock Envoys while traffic goes on, and measure what users get."""
     if not 0.1 <= seconds <= 600:
         _wrong("--seconds", str(seconds), "0.1..600")
+    if scenario is not None and scenario not in SCENARIOS:
+        _wrong("--scenario", scenario, ", ".join(SCENARIOS))
 
     from xdserve.demo import Options, run
 
-    raise typer.Exit(run(Options(plain=plain, seconds=seconds, json=json, keep=keep, envoy=envoy)))
+    options = Options(plain=plain, seconds=seconds, json=json, keep=keep, envoy=envoy, scenario=scenario)
+    raise typer.Exit(run(options))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

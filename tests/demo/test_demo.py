@@ -16,6 +16,9 @@ import pytest
 
 from tests.support.processes import clean_environment, exists
 from tests.support.wait import wait_until
+from xdserve import cli
+from xdserve.demo import SCENARIOS
+from xdserve.demo.scenario import STEPS
 
 DEMO = [sys.executable, "-m", "xdserve", "demo", "--plain"]
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": clean_environment()}
@@ -45,9 +48,11 @@ def run(tmp_path_factory):
 
 def until_kept(lines):
     """The lines up to the last of those to try, or to the end of a demo that did not get there."""
+    envoys = 0
     for line in lines:
         yield line
-        if line.endswith("/clusters\n"):
+        envoys += line.endswith("/clusters\n")
+        if envoys == 3:
             return
 
 
@@ -90,7 +95,13 @@ def test_it_is_left_running_to_be_tried(run):
 
 def test_each_step_has_its_requests_and_none_failed(steps):
     assert {name: step["failed"] for name, step in steps.items() if step["failed"]} == {}
-    assert {name: step["requests"] for name, step in steps.items() if step["requests"] < 2000} == {}
+    few = {"streams through edits": 8, "router's limit": 18, "Envoy killed": 500, "xdserve killed": 1000}
+    assert {name: step["requests"] for name, step in steps.items() if step["requests"] < few.get(name, 2000)} == {}
+
+
+def test_every_scenario_is_a_step(steps):
+    assert list(STEPS) == list(SCENARIOS)
+    assert [title for title, _ in STEPS.values()] == list(steps)
 
 
 @pytest.mark.parametrize(
@@ -135,10 +146,66 @@ def test_what_is_broken_is_named(steps):
     assert steps["mended to 75/25"]["errors"] == []
 
 
+def test_three_protocols_are_split_alike_and_explanations_come_from_the_explainer(steps):
+    by = steps["protocols on one port"]["by"]
+    assert {kind: set(counts) for kind, counts in by.items()} == {
+        "v1": {"stable", "v2"}, "v2": {"stable", "v2"}, "gRPC": {"stable", "v2"}, ":explain": {"explainer"},
+    }  # fmt: skip
+
+
+def test_a_transformer_gets_what_it_is_to_get(steps):
+    by = steps["transformer in front"]["by"]
+    assert {kind: set(counts) for kind, counts in by.items()} == {
+        "v1": {"transformer", "v2"}, "v2": {"transformer", "v2"}, "gRPC": {"stable", "v2"},
+        ":explain": {"explainer"}, "transformer's host": {"transformer"}, "predictor's host": {"stable"},
+    }  # fmt: skip
+
+
+def test_rules_of_kubedl_lead_where_they_say(steps):
+    by = steps["KubeDL's rules"]["by"]
+    assert [set(counts) for counts in by.values()] == [{"v1", "v2"}, {"v2"}, {"v1"}, {"v2"}]
+
+
+def test_streams_run_through_three_edits(steps):
+    step = steps["streams through edits"]
+    assert (step["whole"], step["through"], step["edits"]) == (8, 8, 3)
+
+
+def test_the_router_lets_two_run_four_wait_and_refuses_the_rest(steps):
+    step = steps["router's limit"]
+    assert (step["peak"], sorted(step["order"])) == (2, list(range(6)))
+    assert all(abs(place - number) < 2 for place, number in enumerate(step["order"]))
+    assert step["refused"] > 0
+    assert step["refused"] + step["answered"] == 18
+
+
+def test_a_killed_envoy_is_back(steps):
+    assert steps["Envoy killed"]["serves_after_ms"] > 0
+
+
+def test_a_killed_xdserve_costs_nothing_and_sends_what_is_changed_alone(steps):
+    step = steps["xdserve killed"]
+    assert (step["failed"], step["resent"], step["sent_by_an_edit"]) == (0, 0, 1)
+
+
+def test_one_scenario_can_be_played_alone(tmp_path):
+    file = tmp_path / "figures.json"
+    command = [*DEMO, "--seconds", "0.1", "--scenario", "limit", "--json", str(file)]
+    done = subprocess.run(command, **PIPES, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [step["name"] for step in json.loads(file.read_text())["steps"]] == ["router's limit"]
+
+
+def test_a_scenario_that_there_is_not_is_one_line_that_names_all(capfd):
+    assert cli.main(["demo", "--scenario", "nothing"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert all(name in line for name in SCENARIOS)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_nothing_is_left_when_it_is_ended(number, status):
     pids = end_while_it_runs(number, status)
-    assert len(pids) == 4
+    assert len(pids) == 12  # xdserve, three Envoys, eight model servers
     await wait_until(lambda: not any(map(exists, pids)), what="all children to be gone")
 
 

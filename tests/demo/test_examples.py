@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from xdserve.demo.stage import PolicyFile
+from xdserve.demo.files import PolicyFile
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(EXAMPLES.rglob("*.yaml"))

@@ -1,4 +1,4 @@
-"""The simulated model server speaks v1 and v2, and says who answered."""
+"""The model server of the tests speaks v1 and v2, and says who answered."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 
-from xdserve.demo.model import Model, serve
+from tests.support.model import Model, serve
 
 HOST = "127.0.0.1"
 

@@ -161,7 +161,7 @@ def test_translate_prints_resources_by_gateway(form: str, read: object, capfd: p
     assert cli.main(["translate", str(EXAMPLES), "-o", form]) == 0
     out, err = capfd.readouterr()
     resources = read(out)
-    assert set(resources) == {"models/iris", "models/iris-v2", "models/mnist"}
+    assert set(resources) == {"models/iris", "models/llm", "models/mnist"}
     assert set(resources["models/iris"]) == {"clusters", "endpoints", "listeners", "routes"}
     assert err == ""
 

@@ -51,7 +51,7 @@ def validate(capfd):
 
 def test_the_examples_are_well(capfd):
     assert cli.main(["validate", str(EXAMPLES), "--strict"]) == 0
-    assert capfd.readouterr() == ("7 files, 16 objects, 3 gateways: 0 errors, 0 warnings, 0 notes\n", "")
+    assert capfd.readouterr() == ("10 files, 26 objects, 3 gateways: 0 errors, 0 warnings, 0 notes\n", "")
 
 
 def test_all_errors_are_said_at_once_each_in_a_line_with_its_place(write, validate):

@@ -1,9 +1,15 @@
-"""`xdserve demo`: a canary moved live in front of a stock Envoy, each promise measured."""
+"""`xdserve demo`: three gateways edited and broken while traffic goes on, each promise measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+SCENARIOS = (
+    "canary", "move", "latency", "tester", "sticky", "broken-yaml", "bad-field", "mended", "protocols", "transformer",
+    "kubedl", "stream", "limit", "envoy-killed", "xdserve-killed",
+)  # fmt: skip
+"""The demo's steps by name, in their order. Each can also be played alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +17,8 @@ class Options:
     """What `xdserve demo` was asked for.
 
     `seconds` is the least time of a step; `json` a file for the figures; `keep` leaves everything running at the end
-    until Ctrl-C; `envoy` names a binary other than the one of the extra `xdserve[demo]`.
+    until Ctrl-C; `envoy` names a binary other than the one of the extra `xdserve[demo]`; `scenario` one step of
+    `SCENARIOS`, without it all are played.
     """
 
     plain: bool = False
@@ -19,6 +26,7 @@ class Options:
     json: Path | None = None
     keep: bool = False
     envoy: Path | None = None
+    scenario: str | None = None
 
 
 def run(options: Options) -> int:

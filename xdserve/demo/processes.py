@@ -106,8 +106,13 @@ class Children:
         self._children.append(child)
         return child
 
+    def kill(self, child: Child) -> None:
+        """End one at once, on purpose: it is not missed."""
+        child.kill()
+        self._children.remove(child)
+
     def check(self) -> None:
-        """Raise ChildError if one has ended."""
+        """Raise ChildError if one has ended that was not to."""
         for child in self._children:
             child.check()
 

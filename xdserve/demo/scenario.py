@@ -5,33 +5,42 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from aiohttp import ClientError
 from rich.console import Console
 
-from xdserve.demo import Options, steps
+from xdserve.demo import SCENARIOS, Options, faults, llm, protocols, steps
 from xdserve.demo.driver import LostError
 from xdserve.demo.envoy import EnvoyNotFoundError, find
+from xdserve.demo.gateway import INSTANCES
+from xdserve.demo.play import Play
 from xdserve.demo.processes import ChildError
 from xdserve.demo.report import LiveReporter, PlainReporter, Step, table, write
-from xdserve.demo.stage import BODY, HOST, PATH, Stage, staged
-from xdserve.demo.steps import Play
+from xdserve.demo.stage import Stage, staged
 
 _TERMINATED = 128 + signal.SIGTERM
 
-SCENARIO: dict[str, Callable[[Play, str], Awaitable[Step]]] = {
-    "canary 90/10": steps.canary,
-    "edited to 50/50": steps.moved,
-    "edit to first answer": steps.latency,
-    "tester's header": steps.testers,
-    "sticky cookie": steps.sticky,
-    "broken YAML": steps.broken_yaml,
-    "bad field": steps.bad_field,
-    "mended to 75/25": steps.mended,
+STEPS: dict[str, tuple[str, Callable[[Play, str], Awaitable[Step]]]] = {
+    "canary": ("canary 90/10", steps.canary),
+    "move": ("edited to 50/50", steps.moved),
+    "latency": ("edit to first answer", steps.latency),
+    "tester": ("tester's header", steps.testers),
+    "sticky": ("sticky cookie", steps.sticky),
+    "broken-yaml": ("broken YAML", steps.broken_yaml),
+    "bad-field": ("bad field", steps.bad_field),
+    "mended": ("mended to 75/25", steps.mended),
+    "protocols": ("protocols on one port", protocols.protocols),
+    "transformer": ("transformer in front", protocols.transformer),
+    "kubedl": ("KubeDL's rules", protocols.kubedl),
+    "stream": ("streams through edits", llm.stream),
+    "limit": ("router's limit", llm.limit),
+    "envoy-killed": ("Envoy killed", faults.envoy_killed),
+    "xdserve-killed": ("xdserve killed", faults.xdserve_killed),
 }
+"""Every step of `xdserve.demo.SCENARIOS`: its title, and what plays it."""
 
 
 class CannotWriteError(Exception):
@@ -67,7 +76,8 @@ async def _play(options: Options, console: Console, *, plain: bool) -> int:
     reporter = PlainReporter(console) if plain else LiveReporter(console)
     async with staged(find(options.envoy)) as stage:
         with reporter.live if isinstance(reporter, LiveReporter) else nullcontext():
-            done = await _steps(Play(stage=stage, reporter=reporter, seconds=options.seconds))
+            names = SCENARIOS if options.scenario is None else (options.scenario,)
+            done = await _steps(Play(stage=stage, reporter=reporter, seconds=options.seconds), names)
         console.print(table(done))
         if options.json is not None:
             write(options.json, done, options.seconds)
@@ -76,11 +86,11 @@ async def _play(options: Options, console: Console, *, plain: bool) -> int:
     return 0 if all(step.held for step in done) else 1
 
 
-async def _steps(play: Play) -> list[Step]:
+async def _steps(play: Play, names: Sequence[str]) -> list[Step]:
     done = []
     async with play.traffic.running():
-        for name, step in SCENARIO.items():
-            done.append(await _guarded(play, name, step))
+        for name in names:
+            done.append(await _guarded(play, *STEPS[name]))
             play.reporter.done(done[-1])
     return done
 
@@ -106,15 +116,19 @@ def _end_on_sigterm() -> None:
 
 async def _keep(stage: Stage, console: Console) -> None:
     """Say what can be tried, and leave everything running until Ctrl-C."""
-    url = f"http://{HOST}:{stage.gateway_port}{PATH}"
+    iris, mnist, chat = stage.iris, stage.mnist, f"{stage.llm.url}/v1/chat/completions"
+    instances, words = INSTANCES.decode(), '{"model": "llm", "messages": [{"role": "user", "content": "hello you"}]'
     console.print("\nEverything goes on running until Ctrl-C. To try:", markup=False)
     for line in (
-        f"curl -si -d '{BODY.decode()}' {url}",
-        f"curl -si -d '{BODY.decode()}' -H 'x-tester: true' {url}",
+        f"curl -si -d '{instances}' {iris.url}{iris.path}",
+        f"curl -si -d '{instances}' -H 'x-tester: true' {iris.url}{iris.path}",
+        f"curl -si -d '{instances}' -b beta=1 {mnist.url}{mnist.path}",
+        f"""curl -sN -H 'content-type: application/json' -d '{words}, "stream": true}}' {chat}""",
+        f"""curl -si -d '{{"prompt": "hello"}}' {stage.llm.url}/infer""",
         f"$EDITOR {stage.policy.path}",
-        f"curl -s http://{stage.admin}/debug/errors",
-        f"curl -s http://{stage.admin}/debug/nodes",
-        f"curl -s http://{stage.envoy.admin}/clusters",
+        f"curl -s http://{stage.server.admin}/debug/errors",
+        f"curl -s http://{stage.server.admin}/debug/nodes",
+        *(f"curl -s http://{gateway.envoy.admin}/clusters" for gateway in stage.gateways),
     ):
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     async with _ctrl_c() as pressed:

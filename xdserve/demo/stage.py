@@ -1,4 +1,4 @@
-"""What the demo plays on: two model servers, xdserve on a copy of the examples, and a stock Envoy, all children."""
+"""What the demo plays on: model servers, xdserve on a copy of the examples, a stock Envoy a gateway; all children."""
 
 from __future__ import annotations
 
@@ -8,107 +8,91 @@ import os
 import re
 import shutil
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
-from xdserve.demo import envoy
-from xdserve.demo.driver import Answer, LostError, Traffic, connect, post
-from xdserve.demo.processes import Child, ChildError, Children, free_ports, wait_for_line
+import bootstrap
+from xdserve.demo import envoy, models
+from xdserve.demo.files import EditedFile, PolicyFile
+from xdserve.demo.gateway import Gateway
+from xdserve.demo.models import HOST, MODELS, Model
+from xdserve.demo.processes import Child, ChildError, Children, free_ports
 from xdserve.demo.waiting import until
 
-HOST = "127.0.0.1"
-GATEWAY = "models/iris"
-PATH = "/v1/models/iris:predict"
-BODY = b'{"instances": [[6.8, 2.8, 4.8, 1.4]]}'
-_AUTHORITY = "iris-models.example.com"
-_PORTS_IN_EXAMPLES = {"stable": 9001, "v2": 9002, "gateway": 8080}
+F = TypeVar("F", bound=EditedFile)
+
+_GATEWAYS = {"iris": 8080, "mnist": 8081, "llm": 8082}
 _START_SECONDS = 30.0
+_PORT = re.compile(r"(?<=\bport: )\d+\b")
 
 
-class PolicyFile:
-    """The TrafficPolicy that the demo edits, as a user would: its text changed, the file replaced at once."""
+@dataclass(slots=True)
+class Server:
+    """xdserve as a child, which may be killed and restarted; `admin` is HOST:PORT."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self.name = name
-        self.good = path.read_text()
+    children: Children
+    command: list[str]
+    admin: str
+    child: Child
 
-    def replace(self, text: str) -> float:
-        """Put `text` in place by a rename and say when that was (perf_counter)."""
-        new = self.path.with_name(f".{self.path.name}.new")
-        new.write_text(text)
-        at = time.perf_counter()
-        new.replace(self.path)
-        return at
+    @classmethod
+    def start(cls, children: Children, source: Path, xds: str, admin: str) -> Server:
+        """Start it; it is not waited for."""
+        flags = ["serve", "--source", str(source), "--xds-address", xds, "--admin-address", admin]
+        command = [sys.executable, "-m", "xdserve", *flags]
+        return cls(children, command, admin, _started(children, command))
 
-    def split(self, stable: int, v2: int) -> str:
-        """The good text with these weights, which is the good text from now on."""
-        text = re.sub(r"(backend: stable, weight: )\d+", rf"\g<1>{stable}", self.good)
-        head, rules, tail = text.partition("\n  rules:")
-        self.good = re.sub(r"(backend: v2, weight: )\d+", rf"\g<1>{v2}", head) + rules + tail
-        return self.good
+    def kill(self) -> None:
+        """End it at once."""
+        self.children.kill(self.child)
 
-    def sticky(self) -> str:
-        """The good text with a sticky cookie; what counts as good stays."""
-        return self.good.replace("\n  rules:", "\n  sticky: {by: Cookie, name: xdserve, ttl: 1h}\n  rules:")
+    def again(self) -> None:
+        """Start it as before; it is not waited for."""
+        self.child = _started(self.children, self.command)
+
+    async def wait_ready(self) -> None:
+        """Wait until it has read the examples."""
+        await _expect(self.child, "to be ready", lambda: _well(f"http://{self.admin}/readyz"))
+
+    async def errors(self) -> list[dict[str, Any]]:
+        """What `/debug/errors` lists now."""
+        found: list[dict[str, Any]] = json.loads(await _text(f"http://{self.admin}/debug/errors"))
+        return found
+
+    async def metrics(self) -> dict[str, float]:
+        """Every metric's sum over its labels, by name."""
+        return await metrics_of(self.admin)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything that runs, and where."""
+    """Everything that runs, and where. `ports` are the real ones by those that the examples have."""
 
     children: Children
-    envoy: envoy.Envoy
+    server: Server
+    iris: Gateway
+    mnist: Gateway
+    llm: Gateway
     policy: PolicyFile
-    gateway_port: int
-    admin: str
-    folder: Path
+    llm_policy: EditedFile
+    service: EditedFile
+    ports: Mapping[int, int]
 
-    def traffic(self, headers: dict[str, str] | None = None, connections: int = 8) -> Traffic:
-        """Requests to the gateway; the pause leaves room for what is measured beside them."""
-        return Traffic(HOST, self.gateway_port, self.request(headers), connections=connections, pause=0.002)
+    @property
+    def gateways(self) -> tuple[Gateway, ...]:
+        """All of them."""
+        return self.iris, self.mnist, self.llm
 
-    def request(self, headers: dict[str, str] | None = None) -> bytes:
-        """One prediction asked of the gateway."""
-        return post(_AUTHORITY, PATH, BODY, headers)
-
-    async def ask(self) -> Answer | None:
-        """One answer over a new connection, if there is one."""
-        try:
-            connection = await connect(HOST, self.gateway_port)
-        except OSError:
-            return None
-        try:
-            return await connection.ask(self.request())
-        except LostError:
-            return None
-        finally:
-            connection.close()
-
-    async def errors(self) -> list[dict[str, Any]]:
-        """What xdserve's `/debug/errors` lists now."""
-        url = f"http://{self.admin}/debug/errors"
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            found: list[dict[str, Any]] = json.loads(await response.text())
-        return found
-
-    async def edit(self, text: str) -> None:
-        """Replace the policy, and wait until Envoy has another route configuration."""
-        before = await self.envoy.versions("route_configs")
-
-        async def changed() -> bool:
-            self.children.check()
-            return await self.envoy.versions("route_configs") != before
-
-        self.policy.replace(text)
-        await until(changed, "Envoy to have the routes of the edited file")
+    async def router_metrics(self) -> dict[str, float]:
+        """Those of the router in front of the language model."""
+        return await metrics_of(f"{HOST}:{self.ports[models.ROUTER.port]}")
 
 
 @asynccontextmanager
@@ -123,46 +107,61 @@ async def staged(binary: Path) -> AsyncIterator[Stage]:
         logs = folder / "logs"
         logs.mkdir()
         with Children(logs) as children:
-            yield await _start(children, folder, binary)
+            yield await _start(children, folder / "examples", binary)
 
 
-async def _start(children: Children, folder: Path, binary: Path) -> Stage:
-    gateway, xds_port, admin_port, envoy_admin_port = free_ports(4, HOST)
-    models = {variant: _start_model(children, variant) for variant in ("stable", "v2")}
-    ports = {variant: await asyncio.to_thread(_model_port, child) for variant, child in models.items()}
-    _copy_examples(folder / "examples", ports | {"gateway": gateway})
-    xds, admin, envoy_admin = (f"{HOST}:{port}" for port in (xds_port, admin_port, envoy_admin_port))
-    serve = ["serve", "--source", str(folder / "examples"), "--xds-address", xds, "--admin-address", admin]
-    server = children.start("xdserve", [sys.executable, "-m", "xdserve", *serve], env=_clean_environment())
-    bootstrap = await _bootstrap(xds, envoy_admin)
-    await _expect(server, "to be ready", lambda: _status(f"http://{admin}/readyz"), 200)
-    running = envoy.start(children, envoy.Launch(binary=binary, bootstrap=bootstrap, admin=envoy_admin))
-    await running.wait_ready()
-    file = Path("iris") / "traffic-policy.yaml"
-    policy = PolicyFile(folder / "examples" / file, str(file))
-    stage = Stage(children, running, policy, gateway, admin, folder)
-    await _expect(running.child, "to pass a request", lambda: _answered(stage), 200)
-    return stage
+async def _start(children: Children, source: Path, binary: Path) -> Stage:
+    written = [*_GATEWAYS.values(), *(port for model in MODELS for port in model.ports())]
+    found = free_ports(len(written) + len(_GATEWAYS) + 2, HOST)
+    ports = dict(zip(written, found, strict=False))
+    xds, admin, *admins = (f"{HOST}:{port}" for port in found[len(written) :])
+    copy_examples(source, ports)
+    server = Server.start(children, source, xds, admin)
+    running = [(model, models.start(children, model, ports)) for model in MODELS]
+    await server.wait_ready()  # an Envoy that comes earlier comes back only after a while
+    gateways = {
+        service: _gateway(children, binary, service, ports[port], (xds, own))
+        for (service, port), own in zip(_GATEWAYS.items(), admins, strict=True)
+    }
+    await asyncio.gather(*(_model_ready(model, child, ports) for model, child in running))
+    await asyncio.gather(*(_expect(one.envoy.child, "to pass a request", one.serving) for one in gateways.values()))
+    return Stage(
+        children, server, **gateways, ports=ports,
+        policy=_edited(PolicyFile, source, "iris/traffic-policy.yaml"),
+        llm_policy=_edited(EditedFile, source, "llm/traffic-policy.yaml"),
+        service=_edited(EditedFile, source, "iris/iris.yaml"),
+    )  # fmt: skip
 
 
-def _start_model(children: Children, variant: str) -> Child:
-    return children.start(
-        f"model-{variant}", [sys.executable, "-m", "xdserve.demo.model", "--variant", variant, "--port", "0"]
-    )
+def _edited(kind: type[F], source: Path, name: str) -> F:
+    return kind(source / name, name)
 
 
-def _model_port(child: Child) -> int:
-    return int(wait_for_line(child, "listening ").rpartition(":")[2])
+def _gateway(children: Children, binary: Path, service: str, port: int, addresses: tuple[str, str]) -> Gateway:
+    """Start the Envoy of one gateway; `addresses` are xdserve's and its own admin endpoint's."""
+    xds, admin = addresses
+    text = bootstrap.to_yaml(bootstrap.render(f"models/{service}", xds, admin_address=admin))
+    launch = envoy.Launch(binary=binary, bootstrap=text, admin=admin, name=f"envoy-{service}")
+    return Gateway(
+        service=service, port=port, launch=launch, envoy=envoy.start(children, launch), children=children
+    )  # fmt: skip
 
 
-def _copy_examples(target: Path, ports: dict[str, int]) -> None:
-    """Copy the examples, with the real ports in the folder of the gateway that the demo runs."""
+async def _model_ready(model: Model, child: Child, ports: Mapping[int, int]) -> None:
+    await _expect(child, "to be ready", lambda: _well(f"http://{HOST}:{ports[model.port]}/readyz"))
+
+
+def copy_examples(target: Path, ports: Mapping[int, int]) -> None:
+    """Copy the examples with the real ports in place of those that they have."""
     shutil.copytree(_examples(), target)
-    for file in (target / "iris").glob("*.yaml"):
-        text = file.read_text()
-        for name, written in _PORTS_IN_EXAMPLES.items():
-            text = re.sub(rf"\bport: {written}\b", f"port: {ports[name]}", text)
-        file.write_text(text)
+    for file in target.rglob("*.yaml"):
+        gateway = file.name == "gateway.yaml"  # elsewhere 8080 is the port of a Service
+        here = {port: real for port, real in ports.items() if (port in _GATEWAYS.values()) is gateway}
+        file.write_text(_PORT.sub(partial(_real, here), file.read_text()))
+
+
+def _real(ports: Mapping[int, int], found: re.Match[str]) -> str:
+    return str(ports.get(int(found[0]), found[0]))
 
 
 def _examples() -> Path:
@@ -175,43 +174,42 @@ def _examples() -> Path:
     raise ChildError(f"the examples are missing: looked for them in {' and '.join(map(str, places))}")
 
 
-async def _bootstrap(xds: str, admin: str) -> str:
-    """What `xdserve bootstrap` prints: the way a user gets it."""
-    command = ["bootstrap", "--gateway", GATEWAY, "--xds-address", xds, "--admin-address", admin]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "xdserve", *command,
-        env=_clean_environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    if process.returncode:
-        raise ChildError(f"xdserve bootstrap ended with status {process.returncode}: {err.decode().strip()}")
-    return out.decode()
+def _started(children: Children, command: list[str]) -> Child:
+    """Start xdserve without the user's own settings, which are not the demo's."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("XDSERVE_")}
+    return children.start("xdserve", command, env=clean)
 
 
-async def _expect(child: Child, what: str, probe: Callable[[], Any], wanted: int) -> None:
+async def _expect(child: Child, what: str, probe: Callable[[], Awaitable[bool]]) -> None:
     async def reached() -> bool:
         child.check()
-        return bool(await probe() == wanted)
+        return await probe()
 
     try:
-        await until(reached, what, _START_SECONDS, every=0.02)
+        await until(reached, what, _START_SECONDS, every=0.05)
     except TimeoutError as error:
         raise child.failure(f"took more than {_START_SECONDS:g} s {what}") from error
 
 
-async def _answered(stage: Stage) -> int:
-    answer = await stage.ask()
-    return answer.status if answer else 0
-
-
-async def _status(url: str) -> int:
+async def _well(url: str) -> bool:
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as response:
-            return response.status
+            return response.status == 200
     except aiohttp.ClientError:
-        return 0
+        return False
 
 
-def _clean_environment() -> dict[str, str]:
-    """This environment without the user's own settings of xdserve, which are not the demo's."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("XDSERVE_")}
+async def _text(url: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return await response.text()
+
+
+async def metrics_of(address: str) -> dict[str, float]:
+    """The metrics that `HOST:PORT` serves, each summed over its labels."""
+    sums: dict[str, float] = {}
+    for line in (await _text(f"http://{address}/metrics")).splitlines():
+        if line and not line.startswith("#"):
+            series, _, value = line.rpartition(" ")
+            name = series.partition("{")[0]
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return sums

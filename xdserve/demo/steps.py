@@ -1,4 +1,4 @@
-"""The steps of the demo, each a promise of xdserve and the measurement that holds it to it."""
+"""The steps with iris's canary, each a promise of xdserve and the measurement that holds it to it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import dataclasses
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 from xdserve.demo import statistics
-from xdserve.demo.driver import Answer, Connection, Tally, Traffic, connect
-from xdserve.demo.report import Reporter, Step, percent
-from xdserve.demo.stage import HOST, Stage
+from xdserve.demo.driver import Answer, Connection, Tally, connect
+from xdserve.demo.gateway import Gateway
+from xdserve.demo.models import HOST
+from xdserve.demo.play import REQUESTS, Play
+from xdserve.demo.report import Step, percent
 from xdserve.demo.waiting import until
 
-REQUESTS = 2_000
 EDITS = 20
 USERS = 700
 VISITS = 3
@@ -25,43 +25,6 @@ _SETTLE = 100
 _LIVE_SECONDS = 10.0
 _USERS_AT_ONCE = 8
 _TESTER = {"x-tester": "true"}
-
-
-@dataclass(slots=True, kw_only=True)
-class Play:
-    """What a step plays with; `traffic` goes on through all steps, so that a failure anywhere is seen."""
-
-    stage: Stage
-    reporter: Reporter
-    seconds: float
-    traffic: Traffic = field(init=False)
-    wanted: dict[str, float] = field(default_factory=lambda: {"stable": 0.9, "v2": 0.1})
-
-    def __post_init__(self) -> None:
-        """Prepare the traffic; it is started by whoever runs the steps."""
-        self.traffic = self.stage.traffic()
-
-    async def measure(self, title: str) -> Tally:
-        """Count what is sent from now on, for the time and the requests of a step."""
-        tally = self.traffic.count()
-        self.reporter.begin(title, self.wanted, tally)
-        await self.traffic.until(tally, requests=REQUESTS, seconds=self.seconds)
-        return tally
-
-    async def move(self, stable: int, v2: int) -> None:
-        """Edit the split and wait until Envoy has it."""
-        await self.stage.edit(self.stage.policy.split(stable, v2))
-        self.wanted = {"stable": stable / (stable + v2), "v2": v2 / (stable + v2)}
-
-    def share_step(self, name: str, tally: Tally, failed_before: int) -> Step:
-        """A step whose promise is the wanted split and no failed request, also while the file was edited."""
-        failed = self.traffic.failed - failed_before
-        counts = {variant: tally.variants[variant] for variant in self.wanted} | dict(tally.variants)
-        return Step(
-            name=name, expected=percent(self.wanted), seen=percent(tally.shares()),
-            held=statistics.agrees(self.wanted, counts) and failed == 0,
-            requests=tally.total, failed=failed, wanted=self.wanted, counts=counts,
-        )  # fmt: skip
 
 
 async def canary(play: Play, name: str) -> Step:
@@ -122,7 +85,8 @@ async def testers(play: Play, name: str) -> Step:
     failed = play.traffic.failed
     await play.move(90, 10)
     wanted = {"v2": 1.0}
-    async with play.stage.traffic(_TESTER).running() as traffic:
+    iris = play.stage.iris
+    async with iris.traffic(iris.request(_TESTER)).running() as traffic:
         tally = traffic.count()
         play.reporter.begin("a tester's header: always v2", wanted, tally)
         await traffic.until(tally, requests=REQUESTS, seconds=play.seconds)
@@ -136,12 +100,12 @@ async def testers(play: Play, name: str) -> Step:
 
 async def sticky(play: Play, name: str) -> Step:
     """New users meet the backend of their first answer again, and are split as wanted."""
-    failed = play.traffic.failed
-    await play.stage.edit(play.stage.policy.sticky())
+    failed, iris, policy = play.traffic.failed, play.stage.iris, play.stage.policy
+    await iris.edit(policy, policy.sticky())
     tally = Tally()
     play.reporter.begin(f"a sticky cookie: {USERS} new users, {VISITS} visits each", play.wanted, tally)
-    visits = await _users(play.stage, tally)
-    await play.stage.edit(play.stage.policy.good)
+    visits = await _users(iris, tally)
+    await iris.edit(policy, policy.good)
     faithful = sum(1 for answers in visits if _faithful(answers))
     first = Counter(answers[0].variant for answers in visits if answers)
     counts = {variant: first[variant] for variant in play.wanted} | dict(first)
@@ -154,27 +118,27 @@ async def sticky(play: Play, name: str) -> Step:
     )  # fmt: skip
 
 
-async def _users(stage: Stage, tally: Tally) -> list[list[Answer]]:
+async def _users(gateway: Gateway, tally: Tally) -> list[list[Answer]]:
     each = [USERS // _USERS_AT_ONCE + (index < USERS % _USERS_AT_ONCE) for index in range(_USERS_AT_ONCE)]
-    groups = await asyncio.gather(*(_some_users(stage, count, tally) for count in each))
+    groups = await asyncio.gather(*(_some_users(gateway, count, tally) for count in each))
     return [answers for group in groups for answers in group]
 
 
-async def _some_users(stage: Stage, count: int, tally: Tally) -> list[list[Answer]]:
+async def _some_users(gateway: Gateway, count: int, tally: Tally) -> list[list[Answer]]:
     """`count` users one after the other on one connection: the cookie alone must tell them apart."""
-    connection = await connect(HOST, stage.gateway_port)
+    connection = await connect(HOST, gateway.port)
     try:
-        return [await _visits(stage, connection, tally) for _ in range(count)]
+        return [await _visits(gateway, connection, tally) for _ in range(count)]
     finally:
         connection.close()
 
 
-async def _visits(stage: Stage, connection: Connection, tally: Tally) -> list[Answer]:
+async def _visits(gateway: Gateway, connection: Connection, tally: Tally) -> list[Answer]:
     """The answers to one new user, who keeps the first cookie."""
     answers: list[Answer] = []
     for _ in range(VISITS):
         cookie = answers[0].cookie.partition(";")[0] if answers else ""
-        answer = await connection.ask(stage.request({"cookie": cookie} if cookie else None))
+        answer = await connection.ask(gateway.request({"cookie": cookie} if cookie else None))
         answers.append(answer)
         tally.add(answer)
     return answers
@@ -200,7 +164,7 @@ async def _broken(play: Play, name: str, text: str, field: str) -> Step:
     """The split before goes on, and `/debug/errors` names file, document and `field`."""
     failed = play.traffic.failed
     play.stage.policy.replace(text)
-    error = await until(lambda: _error(play.stage, field), f"/debug/errors to name {play.stage.policy.name} {field}")
+    error = await until(lambda: _error(play, field), f"/debug/errors to name {play.stage.policy.name} {field}")
     tally = await play.measure(f"{name}: traffic goes on as before")
     step = play.share_step(name, tally, failed)
     where = f"{error['source']['file']}, document {error['source']['document']}" + (f", {field}" if field else "")
@@ -211,9 +175,10 @@ async def _broken(play: Play, name: str, text: str, field: str) -> Step:
     )  # fmt: skip
 
 
-async def _error(stage: Stage, field: str) -> dict[str, Any] | None:
+async def _error(play: Play, field: str) -> dict[str, Any] | None:
     """The finding about the policy's file and `field`, if there is one."""
-    found = (error for error in await stage.errors() if (error.get("source") or {}).get("file") == stage.policy.name)
+    errors = await play.stage.server.errors()
+    found = (error for error in errors if (error.get("source") or {}).get("file") == play.stage.policy.name)
     return next((error for error in found if error["field"] == field and error["source"]["document"] is not None), None)
 
 
@@ -221,12 +186,12 @@ async def mended(play: Play, name: str) -> Step:
     """The mended file is live at once, and nothing is left to complain about."""
     failed = play.traffic.failed
     await play.move(75, 25)
-    await until(lambda: _no_errors(play.stage), "/debug/errors to be empty")
+    await until(lambda: _no_errors(play), "/debug/errors to be empty")
     tally = await play.measure("mended, and moved on to 75/25")
     step = play.share_step(name, tally, failed)
     expected, seen = (f"{text}; no errors listed" for text in (step.expected, step.seen))
     return dataclasses.replace(step, expected=expected, seen=seen, figures={"errors": []})
 
 
-async def _no_errors(stage: Stage) -> bool:
-    return not await stage.errors()
+async def _no_errors(play: Play) -> bool:
+    return not await play.stage.server.errors()

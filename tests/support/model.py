@@ -1,14 +1,8 @@
-"""A simulated model server that speaks KServe's v1 and v2 protocols and says which variant answered.
-
-`python -m xdserve.demo.model --variant NAME [--port 0]` prints `listening HOST:PORT` once it accepts connections.
-"""
+"""A light model server for tests: KServe's v1 and v2 protocols and an echo; each answer names its variant."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -105,18 +99,3 @@ async def _json(request: web.Request) -> Body:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
-
-
-async def _main(variant: str, port: int) -> None:
-    async with serve(Model(variant), HOST, port) as bound:
-        sys.stdout.write(f"listening {HOST}:{bound}\n")
-        sys.stdout.flush()
-        await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="A simulated model server.")
-    parser.add_argument("--variant", required=True, help="the name that every answer carries")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    arguments = parser.parse_args()
-    asyncio.run(_main(arguments.variant, arguments.port))
