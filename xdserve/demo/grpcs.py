@@ -30,15 +30,14 @@ def _question(model: str) -> bytes:
     return encode(ModelInferRequest(model_name=model, inputs=[tensor]))
 
 
-async def infer(gateway: Gateway, requests: int) -> Tally:
-    """Ask `requests` times over one connection; a variant counts once its answer could be read."""
-    tally, question = Tally(), _question(gateway.service)
+async def infer(gateway: Gateway, requests: int, tally: Tally) -> None:
+    """Ask `requests` times over one connection; a variant counts in `tally` once its answer could be read."""
+    question = _question(gateway.service)
     options = [("grpc.default_authority", gateway.host())]
     async with grpc.aio.insecure_channel(f"{HOST}:{gateway.port}", options=options) as channel:
         method = channel.unary_unary(_METHOD)
         share = [requests // _AT_ONCE + (index < requests % _AT_ONCE) for index in range(_AT_ONCE)]
         await asyncio.gather(*(_ask(method, question, count, tally) for count in share))
-    return tally
 
 
 async def _ask(

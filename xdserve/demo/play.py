@@ -12,6 +12,11 @@ from xdserve.demo.report import Reporter, Step, percent
 from xdserve.demo.stage import Stage
 
 REQUESTS = 2_000
+"""Of a step, at least."""
+SOME = 300
+"""Of a sample whose answers are all to come from one backend."""
+MANY = 600
+"""Of a sample that is to be split."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,11 +84,14 @@ def _shares(shares: Mapping[str, float]) -> str:
     return " ".join(some) if len(some) == 1 else percent(some)
 
 
-async def sample(kind: str, wanted: Mapping[str, float], traffic: Traffic, requests: int) -> Sample:
-    """Send `requests` or some more."""
+async def sample(
+    play: Play, kind: str, wanted: Mapping[str, float], traffic: Traffic, *, requests: int = SOME
+) -> Sample:
+    """Send `requests` or some more, for a part of a step's time."""
     tally = traffic.count()
+    play.reporter.begin(kind, wanted, tally)
     async with traffic.running():
-        await traffic.until(tally, requests=requests)
+        await traffic.until(tally, requests=requests, seconds=play.seconds / 4)
     return Sample(kind=kind, wanted=wanted, tally=tally)
 
 
