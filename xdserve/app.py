@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -72,6 +74,22 @@ def _check_free(address: Address) -> None:
             probe.bind(address)
     except OSError as error:
         raise OSError(f"xds_address {address}: {error.strerror}") from error
+
+
+@contextmanager
+def _much_that_stays() -> Iterator[None]:
+    """What comes to be in the block stays for good, so the garbage collector is not to walk it over and over.
+
+    With 10,000 services it takes two fifths of the first pass to find nothing; and a full collection afterwards, which
+    walks all that was read, would hold up the event loop. What is frozen is still freed when its last reference goes.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 class Program:
@@ -153,7 +171,8 @@ class Program:
     async def _plan(self) -> None:
         """Plan without delay when idle; what comes while planning is a set, so that it coalesces."""
         await self._source.synced.wait()
-        await self._pass()
+        with _much_that_stays():
+            await self._pass()
         self._open()
         while True:
             await self._work.wait()
