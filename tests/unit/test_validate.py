@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,6 +244,21 @@ def test_a_file_that_may_not_be_read_is_a_line(tmp_path, monkeypatch, validate):
     (tmp_path / "a.yaml").symlink_to("/proc/self/mem")  # can be opened, and not be read, also by root
     code, lines = validate("a.yaml")
     assert (code, lines) == (1, ["a.yaml: cannot be read: Input/output error"])
+
+
+def test_a_directory_that_may_not_be_listed_is_a_line(write, tmp_path, monkeypatch, validate):
+    write(a=[isvc()])
+    (tmp_path / "sub").mkdir()
+    scandir = os.scandir
+
+    def guarded(path):
+        if Path(path).name == "sub":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    code, lines = validate(".")
+    assert (code, lines[0]) == (1, "sub: cannot be listed: Permission denied")
 
 
 def test_the_hook_checks_changed_files_among_the_others(write, validate):

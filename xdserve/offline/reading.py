@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from translator.objects.errors import one_line
 from xdserve.sources.documents import LARGEST_FILE
 from xdserve.sources.files import Files, Reading, understand, unreadable
-from xdserve.sources.tree import SourceUnavailable, Tree
+from xdserve.sources.tree import SourceUnavailable, Tree, shown
 
 STDIN = Path("-")
 STDIN_NAME = "<stdin>"
@@ -25,6 +24,13 @@ class Read(NamedTuple):
     files: Files
     context: Files
     number: int
+
+
+class _Found(NamedTuple):
+    """A file to read, or a directory of which it is known why it cannot be listed."""
+
+    path: Path
+    closed: str | None = None
 
 
 def read(paths: Iterable[Path], context: Iterable[Path] = ()) -> Read:
@@ -46,28 +52,33 @@ def below(path: Path, name: str) -> list[Reading]:
         SourceUnavailable: the directory cannot be read.
     """
     if path != STDIN and path.is_dir():
-        return [_read(file, str(file.relative_to(path))) for file in _listed(path)]
-    return [_read(path, name)]
+        return [_reading(found, str(found.path.relative_to(path))) for found in _listed(path)]
+    return [_reading(_Found(path), name)]
 
 
 def _readings(paths: Iterable[Path], seen: set[str]) -> Iterator[Reading]:
     for path in paths:
         try:
-            found = _listed(path) if path != STDIN and path.is_dir() else [path]
+            listed = _listed(path) if path != STDIN and path.is_dir() else [_Found(path)]
         except SourceUnavailable as error:
-            yield unreadable(_shown(str(path)), str(error))
+            yield unreadable(shown(str(path)), str(error))
             continue
-        for file in found:
-            where = str(file) if file == STDIN else str(file.absolute())
+        for found in listed:
+            where = str(found.path) if found.path == STDIN else str(found.path.absolute())
             if where not in seen:
                 seen.add(where)
-                yield _read(file, str(file))
+                yield _reading(found, str(found.path))
 
 
-def _listed(directory: Path) -> list[Path]:
+def _listed(directory: Path) -> list[_Found]:
     tree = Tree(directory)
     tree.check()
-    return [directory / path for path in sorted(tree.everything().listed)]
+    paths, closed = sorted(tree.everything().listed), tree.closed()
+    return [_Found(directory / path, closed.get(path)) for path in paths]
+
+
+def _reading(found: _Found, name: str) -> Reading:
+    return unreadable(shown(name), found.closed) if found.closed else _read(found.path, name)
 
 
 def _read(path: Path, name: str) -> Reading:
@@ -75,11 +86,6 @@ def _read(path: Path, name: str) -> Reading:
         return understand(STDIN_NAME, sys.stdin.buffer.read(LARGEST_FILE + 1))
     try:
         with path.open("rb") as stream:
-            return understand(_shown(name), stream.read(LARGEST_FILE + 1))
+            return understand(shown(name), stream.read(LARGEST_FILE + 1))
     except OSError as error:
-        return unreadable(_shown(name), f"cannot be read: {error.strerror}")
-
-
-def _shown(path: str) -> str:
-    """A path as messages may have it: file names may be no text, or have line ends in them."""
-    return one_line(path.encode("utf-8", "backslashreplace").decode())
+        return unreadable(shown(name), f"cannot be read: {error.strerror}")

@@ -65,6 +65,7 @@ class Tree:
         self.root = root.absolute()
         self._seen: dict[str, Seen] = {}
         self._directories: set[str] = set()
+        self._closed: dict[str, str] = {}  # directories that cannot be listed, and why
 
     def check(self) -> None:
         """See that there is a directory that can be listed.
@@ -101,6 +102,10 @@ class Tree:
             self._touched(os.path.relpath(path, self.root), wanted)
         return wanted
 
+    def closed(self) -> dict[str, str]:
+        """The directories that could not be listed, and why."""
+        return dict(self._closed)
+
     def look(self, wanted: Wanted) -> list[Look]:
         """What those files are that are not what they were."""
         looks = (self._look(path, always=path in wanted.exact) for path in sorted(wanted.exact | wanted.listed))
@@ -133,18 +138,28 @@ class Tree:
 
     def _below(self, directory: str) -> set[str]:
         prefix = f"{directory}/" if directory else ""
-        self._directories -= {path for path in self._directories if path.startswith(prefix) or path == directory}
-        return {path for path in self._seen if path.startswith(prefix)} | set(self._walk(directory))
+
+        def inside(path: str) -> bool:
+            return path.startswith(prefix) or path == directory
+
+        self._directories = {path for path in self._directories if not inside(path)}
+        self._closed = {path: why for path, why in self._closed.items() if not inside(path)}
+        return set(filter(inside, self._seen)) | set(self._walk(directory))
 
     def _walk(self, top: str) -> Iterator[str]:
-        """Every file below a directory; links are followed, but not around in a circle."""
+        """Every file below a directory, and each that cannot be listed; links are followed, but not in a circle."""
         ahead: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
         while ahead:
             directory, above = ahead.pop()
-            identity, entries = _list(self.root / directory)
+            self._directories.add(directory)
+            try:
+                identity, entries = _list(self.root / directory)
+            except OSError as error:
+                self._closed[directory] = f"cannot be listed: {error.strerror}"
+                yield directory
+                continue
             if identity in above:
                 continue
-            self._directories.add(directory)
             for name, is_directory in entries:
                 path = f"{directory}/{name}" if directory else name
                 if is_directory:
@@ -155,6 +170,8 @@ class Tree:
     def _look(self, path: str, *, always: bool) -> Look | None:
         """What a file is now; None if that is what it was."""
         seen = self._seen.get(path, _ABSENT)
+        if path in self._closed:
+            return _unreadable(path, seen, self._closed[path])
         try:
             stamp = self._stamp(path)
             if stamp == seen.stamp and not always:
@@ -170,7 +187,7 @@ class Tree:
             return None
         in_place = stamp is not None and seen.stamp is not None and stamp.inode == seen.stamp.inode
         rewritten = in_place and stamp is not None and stamp.size > _PAGE
-        return Look(path, now, understand(_shown(path), content), rewritten)
+        return Look(path, now, understand(shown(path), content), rewritten)
 
     def _stamp(self, path: str) -> Stamp | None:
         try:
@@ -183,12 +200,18 @@ class Tree:
 
 
 def _list(directory: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
-    """Which directory it is, and what is in it that has no dot in front: (name, whether it is a directory)."""
+    """Which directory it is, and what is in it that has no dot in front: (name, whether it is a directory).
+
+    Nothing is in one that is gone.
+
+    Raises:
+        OSError: it is closed to us, or a link leads around in a circle.
+    """
     try:
         status = directory.stat()
         with os.scandir(directory) as listing:
             entries = [(each.name, _is_directory(each)) for each in listing if not each.name.startswith(".")]
-    except OSError:  # it went while it was looked at, or is closed to us
+    except (FileNotFoundError, NotADirectoryError):  # it went while it was looked at
         return (0, 0), []
     return (status.st_dev, status.st_ino), entries
 
@@ -202,9 +225,9 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 def _unreadable(path: str, seen: Seen, message: str) -> Look | None:
     now = Seen(Stamp(0, 0, 0), hash(message))
-    return None if now == seen else Look(path, now, unreadable(_shown(path), message))
+    return None if now == seen else Look(path, now, unreadable(shown(path), message))
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """A path as messages may have it: file names may be no text, or have line ends in them."""
-    return one_line(path.encode("utf-8", "backslashreplace").decode())
+    return one_line(path.encode("utf-8", "backslashreplace").decode()) or "."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -324,3 +325,35 @@ async def test_an_error_is_told_once(tmp_path: Path):
         watched.write("b.yaml", policy("b", 2))
         await watched.until_weights(b=2)
         assert len(watched.told) == 1
+
+
+async def test_a_directory_that_cannot_be_listed_is_told_and_keeps_what_it_held(tmp_path: Path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.yaml").write_text(policy("a"))
+    closed = [False]
+    scandir = os.scandir
+
+    def guarded(path):
+        if closed[0] and Path(path) == tmp_path / "sub":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    async with watching(tmp_path) as watched:
+        closed[0] = True
+        (tmp_path / "sub").chmod(0o700)
+        await watched.until(lambda: bool(watched.told))
+        [error] = watched.source.errors()
+        assert (str(error), error.reason) == ("sub: cannot be listed: Permission denied", "Unreadable")
+        assert watched.feed.weights() == {"a": 1}
+        closed[0] = False
+        (tmp_path / "sub").chmod(0o755)
+        await watched.until(lambda: watched.source.errors() == [])
+        watched.write("sub/a.yaml", policy("a", 2))
+        await watched.until_weights(a=2)
+        closed[0] = True
+        (tmp_path / "sub" / "b.yaml").mkdir()
+        (tmp_path / "sub").chmod(0o700)
+        await watched.until(lambda: bool(watched.source.errors()))
+        (tmp_path / "sub").rename(tmp_path.parent / "away")
+        await watched.until(lambda: watched.source.errors() == [] and watched.feed.weights() == {})
