@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from xdserve.demo.files import PolicyFile
+from xdserve import cli
+from xdserve.demo.files import PolicyFile, with_connect_timeout, with_rule, with_transformer
+from xdserve.demo.models import MODELS, ROUTER
+from xdserve.demo.stage import copy_examples
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(EXAMPLES.rglob("*.yaml"))
@@ -54,3 +57,56 @@ def test_every_endpoint_slice_belongs_to_a_service_beside_it_and_names_its_ports
         service = services[slice_["metadata"]["labels"]["kubernetes.io/service-name"]]
         assert slice_["metadata"]["namespace"] == service["metadata"]["namespace"]
         assert [port["name"] for port in slice_["ports"]] == [port["name"] for port in service["spec"]["ports"]]
+
+
+def text_of(name):
+    return (EXAMPLES / name).read_text()
+
+
+def edited(folder, name, edit):
+    """A copy of the examples with one file edited."""
+    copy_examples(folder, {})
+    file = folder / name
+    assert edit(file.read_text()) != file.read_text()
+    file.write_text(edit(file.read_text()))
+    return folder
+
+
+@pytest.mark.parametrize("edit", [with_rule, with_connect_timeout])
+def test_the_edits_of_the_language_models_policy_are_good_and_each_is_another(tmp_path, edit, capfd):
+    name = "llm/traffic-policy.yaml"
+    assert cli.main(["validate", str(edited(tmp_path / "examples", name, edit)), "--strict"]) == 0
+    assert edit(edit(text_of(name))) != text_of(name)
+
+
+def test_a_transformer_is_put_beside_the_other_components(tmp_path, capfd):
+    folder = edited(tmp_path / "examples", "iris/iris.yaml", with_transformer)
+    assert cli.main(["validate", str(folder)]) == 0
+    service = next(yaml.safe_load_all((folder / "iris" / "iris.yaml").read_text()))
+    assert set(service["spec"]) == {"predictor", "canary", "transformer", "explainer"}
+
+
+def test_a_copy_has_real_ports_for_gateways_and_endpoints_and_keeps_those_of_services(tmp_path):
+    copy_examples(tmp_path / "examples", {8080: 18080, 9001: 19001, 9005: 19005})
+    gateway = yaml.safe_load((tmp_path / "examples" / "iris" / "gateway.yaml").read_text())
+    assert gateway["spec"]["port"] == 18080
+    documents = list(yaml.safe_load_all((tmp_path / "examples" / "iris" / "iris.yaml").read_text()))
+    ports = {document["metadata"]["name"]: document.get("ports") for document in documents}
+    assert [port["port"] for port in ports["iris-predictor-t2zvp"]] == [19001, 19005]
+    services = (tmp_path / "examples" / "mnist" / "mnist.yaml").read_text()
+    assert "{name: http, port: 8080, targetPort: 8080, protocol: TCP}" in services
+
+
+def test_every_endpoint_of_the_examples_has_a_model_server():
+    found = [document for file in FILES for document in yaml.safe_load_all(file.read_text())]
+    slices = [document for document in found if document["kind"] == "EndpointSlice"]
+    assert sorted(port["port"] for one in slices for port in one["ports"]) == sorted(
+        port for model in MODELS for port in model.ports()
+    )
+
+
+def test_the_router_stands_before_the_language_model_with_a_small_limit():
+    environment = ROUTER.environment({9021: 19021, 9022: 19022})
+    assert environment["UPSTREAM_URL"] == "http://127.0.0.1:19021"
+    assert (environment["PORT"], environment["MAX_CONCURRENCY"], environment["QUEUE_LIMIT"]) == ("19022", "2", "4")
+    assert "GRPC_PORT" not in environment

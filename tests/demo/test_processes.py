@@ -137,3 +137,11 @@ def test_a_port_in_use_is_not_free():
     port = free_ports(1)[0]
     with socket.create_server(("127.0.0.1", port)):
         assert port not in free_ports(1000)
+
+
+def test_a_child_killed_on_purpose_is_not_missed(tmp_path):
+    with Children(tmp_path) as children:
+        child = children.start("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"])
+        children.kill(child)
+        assert not child.running
+        children.check()

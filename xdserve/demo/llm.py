@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -31,6 +33,18 @@ class Stream:
     done: bool = False
 
 
+@asynccontextmanager
+async def _together() -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """A list for tasks, none of which outlives the block."""
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def stream(play: Play, name: str) -> Step:
     """Streamed answers run through three edits, and come whole."""
     stage, failed = play.stage, play.traffic.failed
@@ -39,13 +53,13 @@ async def stream(play: Play, name: str) -> Step:
     edits = ((ruled, "route_configs"), (with_connect_timeout(ruled), "clusters"), (good, "route_configs"))
     play.reporter.begin(f"{STREAMS} streamed answers, three edits meanwhile", {}, play.traffic.count())
     streams = [Stream() for _ in range(STREAMS)]
-    async with aiohttp.ClientSession(timeout=_SECONDS) as session, asyncio.TaskGroup() as running:
-        for one in streams:
-            running.create_task(_read(session, stage.llm, one))
+    async with aiohttp.ClientSession(timeout=_SECONDS) as session, _together() as running:
+        running += [asyncio.create_task(_read(session, stage.llm, one)) for one in streams]
         for index, (text, kind) in enumerate(edits, 1):
-            await _all_have(streams, index * WORDS // 5)
+            await _all_have(streams, index * WORDS // 10)
             await stage.llm.edit(stage.llm_policy, text, kind)
         meanwhile = sum(not one.done for one in streams)
+        await asyncio.gather(*running)
     whole = sum(one.done and one.words == _answer() for one in streams)
     seen = f"{whole} of {STREAMS} whole, in order, to [DONE]; {meanwhile} were still running after the third edit"
     lost = play.traffic.failed - failed
@@ -104,10 +118,12 @@ async def limit(play: Play, name: str) -> Step:
     play.reporter.begin(f"POST /infer: {PLACES} run, {QUEUE} wait, the rest is refused", {}, play.traffic.count())
     order: list[int] = []
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(timeout=_SECONDS, connector=connector) as session:
-        first = await _one_by_one(play, session, order)
-        burst = await asyncio.gather(*(_infer(session, llm, "once more") for _ in range(BURST)))
-        answers = [*await asyncio.gather(*first), *burst]
+    async with aiohttp.ClientSession(timeout=_SECONDS, connector=connector) as session, _together() as asked:
+        for number in range(PLACES + QUEUE):  # each is sent when the router has the one before
+            asked.append(asyncio.create_task(_numbered(session, llm, number, order)))
+            await until(lambda: _arrived(play, asked), f"the router to have {len(asked)} requests")
+        asked += [asyncio.create_task(_infer(session, llm, "once more")) for _ in range(BURST)]
+        answers = await asyncio.gather(*asked)
     peak = int((await play.stage.router_metrics())["xdserve_router_running_peak"])
     statuses = Counter(answer.status for answer in answers)
     told = sum(answer.status == 429 and answer.retry_after.isdigit() for answer in answers)
@@ -125,16 +141,7 @@ async def limit(play: Play, name: str) -> Step:
     )  # fmt: skip
 
 
-async def _one_by_one(play: Play, session: aiohttp.ClientSession, order: list[int]) -> list[asyncio.Task[Infer]]:
-    """As many requests as run and wait, each sent when the router has the one before; `order` is that of answers."""
-    tasks: list[asyncio.Task[Infer]] = []
-    for number in range(PLACES + QUEUE):
-        tasks.append(asyncio.create_task(_numbered(session, play.stage.llm, number, order)))
-        await until(lambda: _arrived(play, tasks), f"the router to have {len(tasks)} requests")
-    return tasks
-
-
-async def _arrived(play: Play, tasks: Sequence[asyncio.Task[Infer]]) -> bool:
+async def _arrived(play: Play, tasks: Sequence[asyncio.Task[Any]]) -> bool:
     done = sum(task.done() for task in tasks)  # counted before: what ends meanwhile is in neither, and asked for again
     metrics = await play.stage.router_metrics()
     return done + metrics["xdserve_router_running"] + metrics["xdserve_router_queued"] >= len(tasks)
