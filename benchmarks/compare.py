@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import Figure
 
@@ -39,9 +41,15 @@ def read(path: Path) -> Before:
     """
     try:
         groups = json.loads(path.read_text())["figures"]
-        return Before({group: [Figure(**figure) for figure in figures] for group, figures in groups.items()})
+        return Before({group: [_figure(figure) for figure in figures] for group, figures in groups.items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the figures of an earlier run ({error})") from error
+
+
+def _figure(said: dict[str, Any]) -> Figure:
+    figure = Figure(**said)
+    figure.value = float(figure.value)
+    return figure
 
 
 def keys(figures: list[Figure]) -> Iterator[Key]:
@@ -57,5 +65,5 @@ def ratio_text(figure: Figure, was: Figure | None) -> str:
     if was is None or not was.value or figure.unit != was.unit:
         return ""
     ratio = figure.value / was.value
-    cost = 1 / ratio if ratio and figure.name in LARGER_IS_BETTER else ratio
+    cost = (1 / ratio if ratio else math.inf) if figure.name in LARGER_IS_BETTER else ratio
     return f"{ratio:.2f}{' worse' if cost > WORSE else ' better' if cost < BETTER else ''}"
