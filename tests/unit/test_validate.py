@@ -261,6 +261,13 @@ def test_a_directory_that_may_not_be_listed_is_a_line(write, tmp_path, monkeypat
     assert (code, lines[0]) == (1, "sub: cannot be listed: Permission denied")
 
 
+def test_what_is_no_file_is_passed_over(write, tmp_path, validate):
+    write(a=[service("iris")])
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "nowhere.yaml").symlink_to(tmp_path / "missing")
+    assert validate(".") == (0, [])
+
+
 def test_the_hook_checks_changed_files_among_the_others(write, validate):
     (hook,) = yaml.safe_load((EXAMPLES.parent / ".pre-commit-hooks.yaml").read_text())
     program, *command = [*hook["entry"].split(), *hook["args"]]

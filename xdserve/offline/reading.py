@@ -73,8 +73,7 @@ def _readings(paths: Iterable[Path], seen: set[str]) -> Iterator[Reading]:
 def _listed(directory: Path) -> list[_Found]:
     tree = Tree(directory)
     tree.check()
-    paths, closed = sorted(tree.everything().listed), tree.closed()
-    return [_Found(directory / path, closed.get(path)) for path in paths]
+    return [_Found(directory / path, closed) for path, closed in tree.found().items()]
 
 
 def _reading(found: _Found, name: str) -> Reading:

@@ -102,9 +102,10 @@ class Tree:
             self._touched(os.path.relpath(path, self.root), wanted)
         return wanted
 
-    def closed(self) -> dict[str, str]:
-        """The directories that could not be listed, and why."""
-        return dict(self._closed)
+    def found(self) -> dict[str, str | None]:
+        """Every file that is there, in order, and every directory that cannot be listed, with the reason why."""
+        paths = sorted(self.everything().listed)
+        return {path: self._closed.get(path) for path in paths if path in self._closed or self._is_file(path)}
 
     def look(self, wanted: Wanted) -> list[Look]:
         """What those files are that are not what they were."""
@@ -189,7 +190,14 @@ class Tree:
         rewritten = in_place and stamp is not None and stamp.size > _PAGE
         return Look(path, now, understand(shown(path), content), rewritten)
 
+    def _is_file(self, path: str) -> bool:
+        try:
+            return self._stamp(path) is not None
+        except OSError:  # reading it tells why
+            return True
+
     def _stamp(self, path: str) -> Stamp | None:
+        """None also for what is no file: to open a pipe waits for who writes into it."""
         try:
             status = (self.root / path).stat()
         except (FileNotFoundError, NotADirectoryError):
