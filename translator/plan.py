@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from translator.objects.ref import Origin, Ref
 
+RETRY_AFTER = 5
+"""Seconds a client is asked to wait when nothing is ready: about what a pod's readiness takes to show."""
+
 
 class Protocol(Enum):
     """What a backend speaks, always in plain text so far."""
@@ -189,6 +192,7 @@ class Reason(Enum):
     TARGET_NOT_FOUND = "TargetNotFound"
     BACKEND_NOT_FOUND = "BackendNotFound"
     BACKEND_NOT_READY = "BackendNotReady"
+    REJECTED = "Rejected"
     REF_NOT_PERMITTED = "RefNotPermitted"
     FIELD_IGNORED = "FieldIgnored"
     FAILED = "Failed"
@@ -210,6 +214,7 @@ CONDITION_OF: dict[Reason, Condition | None] = {
     Reason.BACKEND_NOT_READY: Condition.RESOLVED_REFS,
     Reason.REF_NOT_PERMITTED: Condition.RESOLVED_REFS,
     Reason.FIELD_IGNORED: None,
+    Reason.REJECTED: Condition.PROGRAMMED,
     Reason.FAILED: Condition.PROGRAMMED,
 }
 

@@ -168,7 +168,9 @@ class Pipeline:
         """Do a slice of what is to be done; whether more is left."""
         for reader in _taken(self._dirty_assignments, limit):
             unit = self.units.get(reader.service)
-            if unit is not None and reader.backend in unit.backends:
+            # A target that is losing its gateway to another writes nothing there: names may be the same.
+            owns = self.owners.get(names.gateway(reader.service)) == reader.service
+            if unit is not None and owns and reader.backend in unit.backends:
                 self._guarded(reader.service, unit, partial(self._assign, unit, reader))
         for ref in _taken(self._dirty_services, limit):
             unit = self.units.setdefault(ref, Unit())
@@ -183,7 +185,7 @@ class Pipeline:
             work()
         except Exception as error:  # noqa: BLE001 - any fault, so that it stays within its service; it is told
             self.counts.plan_failures += 1
-            message = f"internal error ({type(error).__name__}); the last good configuration is served"
+            message = f"internal error ({type(error).__name__}); what was good before stays"
             failure = Finding(Origin(ref, "spec"), Reason.FAILED, message)
             self._reporter.found(ref, (*unit.planned.findings, failure))
             self._reporter.failed(ref, error)

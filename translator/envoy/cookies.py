@@ -6,22 +6,15 @@ Envoys have a matcher for single cookies, but an older one would pass over it an
 
 from __future__ import annotations
 
-import re
-
 import re2
 
 from translator.envoy.shared import shared
+from translator.objects.cookies import IN_VALUE, within_value
 from translator.plan import Comparison, ValueMatch
 from xds.api.envoy.config.route.v3 import HeaderMatcher
 from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 COOKIE_HEADER = "cookie"
-
-IN_VALUE = "[^;]"
-
-# What an expression is made of, as far as it can match a semicolon: classes, escapes, quoted text, dots.
-_PART = re.compile(r"\\Q.*?(?:\\E|$)|\\[pP](?:\{\^?\w+\}|\w)|\\.|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]|\.", re.DOTALL)
-_BEYOND = {"\\S": r"[^\s;]", "\\D": r"[^\d;]", "\\W": r"[^\w;]", ".": IN_VALUE, "\\C": IN_VALUE}
 
 
 @shared
@@ -51,25 +44,3 @@ def _value(condition: ValueMatch) -> str:
             return f"{IN_VALUE}*"
         case _:
             return f"(?:{within_value(condition.value)})"
-
-
-def within_value(expression: str) -> str:
-    """The expression kept from matching beyond a cookie's value, which ends at a semicolon.
-
-    Anchors at its ends go: the value begins and ends in the middle of the header, and is matched whole anyway.
-    """
-    bare = expression.removeprefix("^")
-    if re.search(r"(?<!\\)(?:\\\\)*\$$", bare):
-        bare = bare[:-1]
-    return _PART.sub(lambda part: _confined(part[0]), bare)
-
-
-def _confined(part: str) -> str:
-    if part in _BEYOND:
-        return _BEYOND[part]
-    if part.startswith("\\P"):
-        return rf"[^\p{part[2:]};]"
-    if part.startswith("[^"):
-        # What stands first in a class may mean itself there only: `]` and `-`.
-        return "[^;" + ("\\" if part[2] in "]-" else "") + part[2:]
-    return part

@@ -11,7 +11,7 @@ from datetime import timedelta
 from translator import names
 from translator.envoy.rendered import Rendered, ads, header
 from translator.envoy.shared import shared
-from translator.plan import GatewayPlan
+from translator.plan import RETRY_AFTER, GatewayPlan
 from xds.api.envoy.config.accesslog.v3 import AccessLogFilter, ResponseFlagFilter
 from xds.api.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
 from xds.api.envoy.config.core.v3 import (
@@ -60,8 +60,6 @@ HEADERS_TIMEOUT = timedelta(seconds=10)
 NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
 """Whom Envoy trusts as internal: what comes from a private address is a client like any other, whose request id is
 not kept. No client has this address; with an empty list Envoy trusts all private ones (tried)."""
-
-RETRY_AFTER = 5
 
 UNAVAILABLE_FLAGS = ("UH", "UF", "UC", "UT", "NC", "LR", "UR", "URX")
 """What Envoy says when a backend is missing, refuses, breaks off or takes too long."""

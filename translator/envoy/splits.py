@@ -99,8 +99,9 @@ def _by_header(name: str) -> RouteActionHashPolicy:
 
 
 def _set_cookie(cookie: Cookie) -> HeaderValueOption:
+    name = cookie.name.replace("%", "%%")  # a header's value is a format
     age = "" if cookie.ttl is None else f" Max-Age={max(1, cookie.ttl // 1000)};"
     return HeaderValueOption(
-        header=HeaderValue(key="set-cookie", value=f"{cookie.name}=%REQ({REQUEST_ID})%;{age} Path=/; HttpOnly"),
+        header=HeaderValue(key="set-cookie", value=f"{name}=%REQ({REQUEST_ID})%;{age} Path=/; HttpOnly"),
         append_action=HeaderValueOptionHeaderAppendAction.APPEND_IF_EXISTS_OR_ADD,
     )

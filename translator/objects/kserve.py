@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from translator.objects.base import Foreign, Many, Model
+from translator.objects.fields import DnsLabel
 from translator.objects.ref import KSERVE
 from translator.objects.refusal import refuse, says
 
@@ -22,7 +23,10 @@ def _or_none(value: object) -> object:
     return None if value == "" else value
 
 
-OptionalName = Annotated[str | None, BeforeValidator(_or_none)]
+_INT32 = 2**31 - 1
+
+OptionalName = Annotated[DnsLabel | None, BeforeValidator(_or_none)]
+Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Percent = Annotated[int, Field(ge=0, le=100), says("0..100")]
 
 
@@ -30,15 +34,15 @@ class Component(Model):
     """A predictor, transformer or explainer. ``timeout`` is in seconds, ``container_concurrency`` per pod."""
 
     name: OptionalName = None
-    timeout: Annotated[int, Field(ge=0)] | None = None
-    container_concurrency: Annotated[int, Field(ge=0)] | None = None
+    timeout: Seconds | None = None
+    container_concurrency: Annotated[int, Field(ge=0, le=_INT32)] | None = None
     canary_traffic_percent: Percent | None = None
 
 
 class CanaryPredictor(Model):
     """What a canary does not say it takes from the stable predictor; its name is its identity."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: DnsLabel
 
 
 class Canary(Model):
@@ -48,10 +52,13 @@ class Canary(Model):
     predictor: CanaryPredictor
 
 
-def _at_most_all(canaries: tuple[Canary, ...]) -> tuple[Canary, ...]:
+def _canaries(canaries: tuple[Canary, ...]) -> tuple[Canary, ...]:
     total = sum(canary.traffic_percent for canary in canaries)
     if total > 100:
         raise refuse("a sum of trafficPercent up to 100", f"a sum of {total}")
+    names = [canary.predictor.name for canary in canaries]
+    if len(set(names)) < len(names):
+        raise refuse("each predictor.name once", "a name twice")
     return canaries
 
 
@@ -61,7 +68,7 @@ class InferenceServiceSpec(Model):
     predictor: Component
     transformer: Component | None = None
     explainer: Component | None = None
-    canary: Annotated[Many[Canary], AfterValidator(_at_most_all)] = ()
+    canary: Annotated[Many[Canary], AfterValidator(_canaries)] = ()
 
 
 class CanaryStatus(Model):

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from translator.objects.base import Foreign, Many, Model
+from translator.objects.fields import DnsLabel
 from translator.objects.ref import KUBEDL
+from translator.objects.refusal import refuse
 
 
 class Predictor(Model):
     """One variant; ``traffic_weight`` is relative to its siblings', None counts 100."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: DnsLabel
     traffic_weight: Annotated[int, Field(ge=0)] | None = None
+
+
+def _each_once(predictors: tuple[Predictor, ...]) -> tuple[Predictor, ...]:
+    names = [predictor.name for predictor in predictors]
+    if len(set(names)) < len(names):
+        raise refuse("each name once", "a name twice")
+    return predictors
 
 
 class InferenceSpec(Model):
     """``framework`` is ``TFServing`` or ``Triton``."""
 
     framework: str | None = None
-    predictors: Many[Predictor] = ()
+    predictors: Annotated[Many[Predictor], AfterValidator(_each_once)] = ()
 
 
 class Inference(Foreign):

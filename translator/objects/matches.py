@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, NoReturn, Self
 from pydantic import Field, model_validator
 
 from translator.objects.base import Many, OurModel
+from translator.objects.cookies import within_value
 from translator.objects.errors import shorten
 from translator.objects.fields import CookieName, HeaderName, QueryName, expression_problem, is_text
 from translator.objects.refusal import Refusal, refuse_at
@@ -14,6 +15,7 @@ from translator.objects.refusal import Refusal, refuse_at
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 
 _LONGEST_VALUE = 4096
+_PER_CONDITION = 64
 
 
 class ValueMatch(OurModel):
@@ -33,7 +35,7 @@ class ValueMatch(OurModel):
         elif self.value is None:
             _refuse_value("a value")
         elif self.type == "RegularExpression":
-            _check_expression(self.value)
+            _check_expression(self.value, "an expression")
         elif not is_text(self.value) or len(self.value) > _LONGEST_VALUE:
             _refuse_value(f"up to {_LONGEST_VALUE} characters, none a control character", "a string")
         elif self.type == "Prefix" and not self.value:
@@ -53,6 +55,15 @@ class CookieMatch(ValueMatch):
 
     name: CookieName
     """The cookie's name."""
+
+    @model_validator(mode="after")
+    def _stays_in_its_cookie(self) -> Self:
+        if self.type == "RegularExpression" and self.value is not None:
+            try:
+                within_value(self.value)
+            except ValueError:
+                _refuse_value("what cannot match a semicolon: no value of a cookie holds one", "an expression")
+        return self
 
 
 class QueryParamMatch(ValueMatch):
@@ -97,12 +108,22 @@ class Match(OurModel):
     method: Method | None = None
     """The method."""
 
+    @property
+    def size(self) -> int:
+        """About how many characters its conditions take in a route."""
+        conditions: list[HeaderMatch | CookieMatch | QueryParamMatch]
+        conditions = [*self.headers, *self.cookies, *self.query_params]
+        said = sum(_PER_CONDITION + len(each.name) + len(each.value or "") for each in conditions)
+        return _PER_CONDITION + said + (len(self.path.value) if self.path else 0)
+
 
 def _refuse_value(allowed: str, found: str = "nothing") -> NoReturn:
     refuse_at(Refusal(("value",), None, allowed, found))
 
 
-def _check_expression(expression: str) -> None:
+def _check_expression(expression: str, shown: str | None = None) -> None:
+    """``shown`` stands for an expression that must not be shown; RE2's words quote it, so they are left out too."""
     problem = expression_problem(expression)
     if problem:
-        refuse_at(Refusal(("value",), expression, f"a regular expression of RE2 ({shorten(problem, 200)})"))
+        why = "" if shown else f" ({shorten(problem, 200)})"
+        refuse_at(Refusal(("value",), None if shown else expression, f"a regular expression of RE2{why}", shown))

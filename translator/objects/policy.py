@@ -25,6 +25,9 @@ from translator.objects.refusal import Refusal, refuse_at, says
 ServedKind = Literal["InferenceService", "Inference", "Service"]
 _GROUP_OF_KIND: dict[ServedKind, str] = {"InferenceService": KSERVE, "Inference": KUBEDL, "Service": CORE}
 
+LARGEST_MATCHES = 1 << 17
+"""What a policy's conditions may come to: a gateway's routes are one message, made and sent as a whole."""
+
 # What a route may have, in a policy and in each of its rules alike.
 _NOT_YET_OF_ROUTES = frozenset({
     "mirror", "retries", "concurrency", "rateLimits", "outlierDetection", "healthCheck", "loadBalancing", "faults",
@@ -226,6 +229,14 @@ class TrafficPolicySpec(OurModel):
     """In order; the first that matches serves the request."""
     timeouts: Timeouts = Timeouts()
     """For all routes; where `request` is left out, a component's own `timeout` counts."""
+
+    @model_validator(mode="after")
+    def _is_not_endless(self) -> Self:
+        size = sum(match.size for rule in self.rules for match in rule.matches)
+        if size > LARGEST_MATCHES:
+            allowed = f"matches of {LARGEST_MATCHES} characters in all, 64 for each condition included"
+            refuse_at(Refusal(("rules",), None, allowed, f"{size} characters"))
+        return self
 
 
 class TrafficPolicy(Ours):

@@ -78,7 +78,7 @@ def _candidates(service: InferenceService) -> dict[str, Candidate]:
 
 def _name(canary: Canary) -> str:
     """A canary's own name, unless it is one of a component's."""
-    return f"{canary.predictor.name}-canary" if canary.predictor.name in COMPONENTS else canary.predictor.name
+    return f"{canary.predictor.name}/canary" if canary.predictor.name in COMPONENTS else canary.predictor.name
 
 
 def _predictor_service(service: InferenceService, name: str | None) -> str:

@@ -10,9 +10,6 @@ IDLE_TIMEOUT = 300_000
 CONNECT_TIMEOUT = 2_000
 """Milliseconds; the meaning of each is the policy's ``timeouts``."""
 
-RETRY_AFTER = 5
-"""Seconds a client is asked to wait when nothing is ready: about what a pod's readiness takes to show."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -10,8 +10,20 @@ import re2
 
 from translator import names
 from translator.objects.ref import Origin, Ref
-from translator.plan import Comparison, Host, Match, PathMatch, Reply, Route, ServicePlan, Share, Split, Timeouts
-from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, RETRY_AFTER, Options
+from translator.plan import (
+    RETRY_AFTER,
+    Comparison,
+    Host,
+    Match,
+    PathMatch,
+    Reply,
+    Route,
+    ServicePlan,
+    Share,
+    Split,
+    Timeouts,
+)
+from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, Options
 from translator.planners.policy import PlannedRule
 from translator.planners.target import Target, Variant, Weighted
 
@@ -20,6 +32,7 @@ EXPLAIN_PATH = r"/v1/models/[\w-]+:explain"
 
 HEALTH, READY = "/healthz", "/readyz"
 ANY_HOST = "*"
+MOST_NAMED = 16
 
 # Every plan has these: made once, they cost little to make, to compare and to render.
 _ANY = Match()
@@ -101,7 +114,7 @@ class Routing:
             return Split(shares, rule.sticky if len(shares) > 1 else None)
         said = f"no backend of {self.target.ref.name} is ready"
         if self.options.name_backends_in_errors:
-            said += f": {', '.join(share.backend for share in rule.split)}"
+            said += f": {_listed([share.backend for share in rule.split])}"
         return Reply(503, _error(503, "NoBackendReady", said), retry_after=RETRY_AFTER)
 
     def _shares(self, rule: PlannedRule, *, grpc: bool) -> tuple[Share, ...]:
@@ -161,6 +174,12 @@ def _claims(condition: PathMatch | None, path: str) -> bool:
             return condition.value != "/" and f"{path}/".startswith(condition.value.rstrip("/") + "/")
         case _:
             return bool(re2.fullmatch(condition.value, path)) and not re2.fullmatch(condition.value, "/")
+
+
+def _listed(backends: list[str]) -> str:
+    """The first of them: Envoy refuses an answer of more than 4,096 bytes."""
+    more = len(backends) - MOST_NAMED
+    return ", ".join(backends[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _error(code: int, reason: str, message: str) -> str:

@@ -353,3 +353,41 @@ def test_a_gateway_is_read_whole():
 def test_a_mistake_in_a_gateway_is_one_line(path: str, value: object, line: str | None):
     [found] = problems(changed(GATEWAY, f"spec.{path}", value))
     assert line is None or found == f"spec.{line}"
+
+
+def test_a_policy_is_not_endless():
+    """Its routes are one message, made and sent as a whole at every edit."""
+    headers = [{"name": f"h{number}", "type": "RegularExpression", "value": "a" * 1000} for number in range(16)]
+    rules = [{"name": f"r{number}", "matches": [{"headers": headers}]} for number in range(10)]
+    document = {
+        "apiVersion": "xdserve.io/v1alpha1",
+        "kind": "TrafficPolicy",
+        "metadata": {"name": "iris", "namespace": "models"},
+        "spec": {"targetRef": {"kind": "Service", "name": "iris"}, "rules": rules},
+    }
+    with pytest.raises(ObjectInvalid) as refused:
+        parse(document)
+    [problem] = refused.value.problems
+    assert problem.field == "spec.rules"
+    assert "allowed matches of 131072 characters in all" in str(problem)
+    document["spec"]["rules"] = rules[:4]
+    assert parse(document) is not None
+
+
+@pytest.mark.parametrize("value", ["[ -~]*admin", r"[\S]+", "a;b"])
+def test_an_expression_on_a_cookie_stays_in_its_cookie(value):
+    condition = {"name": "beta", "type": "RegularExpression", "value": value}
+    document = {
+        "apiVersion": "xdserve.io/v1alpha1",
+        "kind": "TrafficPolicy",
+        "metadata": {"name": "iris"},
+        "spec": {
+            "targetRef": {"kind": "Service", "name": "iris"},
+            "rules": [{"name": "r", "matches": [{"cookies": [condition]}]}],
+        },
+    }
+    with pytest.raises(ObjectInvalid) as refused:
+        parse(document)
+    [problem] = refused.value.problems
+    assert problem.field == "spec.rules[0].matches[0].cookies[0].value"
+    assert value not in str(problem)

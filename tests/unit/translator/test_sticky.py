@@ -7,9 +7,10 @@ import re2
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from translator.envoy.cookies import has_cookie, within_value
+from translator.envoy.cookies import has_cookie
 from translator.envoy.matches import route_match
 from translator.envoy.splits import STICKY_TOTAL, to_constant_total
+from translator.objects.cookies import within_value
 from translator.plan import Comparison, Match, ValueMatch
 
 weights = st.lists(st.integers(1, 1_000_000), min_size=1, max_size=64)
@@ -131,16 +132,27 @@ def test_alternatives_stay_within_the_value():
 
 PARTS = st.sampled_from(
     ["a", "b", ";", "=", " ", ".", "[^a]", "[ab;]", "[^]a]", "[^-b]", "[[:^alpha:]b]", r"\S", r"\D", r"\W", r"\w",
-     r"\.", r"\;", r"\PN", r"\P{Greek}", r"\pL", r"\Q.;\E", r"\\", "(a|.b)", "(?:.)", "(?i:A)"]
+     r"\.", r"\;", r"\PN", r"\P{Greek}", r"\pL", r"\Q.;\E", r"\\", "(a|.b)", "(?:.)", "(?i:A)", "[ -~]", r"[\S]",
+     r"\x3b", r"\073", r"\pP", "[[:punct:]]"]
 )  # fmt: skip
+SEMICOLONS = (";", "[ -~]", r"[\S]", r"\x3b", r"\073", r"\pP", "[[:punct:]]")
 expressions = st.lists(st.tuples(PARTS, st.sampled_from(["", "", "*", "+", "?", "{1,2}"])), max_size=5).map(
     lambda parts: "".join(part + ("" if part.startswith(r"\Q") else times) for part, times in parts)
 )
 
 
 @given(expressions, st.sampled_from(["", "^"]), st.sampled_from(["", "$"]), st.text("ab=.\\A1 αé", max_size=6))
-def test_an_expression_means_the_same_within_a_value(expression, start, end, value):
-    confined = within_value(start + expression + end)
+def test_an_expression_means_the_same_within_a_value_and_sees_no_other(expression, start, end, value):
+    try:
+        confined = within_value(start + expression + end)
+    except ValueError:
+        assert any(part in expression for part in SEMICOLONS)
+        return
+    for header in (f"beta=x; o={value}", f"beta={value}; o=x", f"o={value}; beta=; p={value}"):
+        held = dict(pair.strip().split("=", 1) for pair in header.split(";"))["beta"]
+        if value == value.strip() and "=" not in value:
+            wanted = re2.fullmatch(expression, held) is not None
+            assert found(matcher("beta", Comparison.REGEX, start + expression + end), header) is wanted
     assert (re2.fullmatch(confined, value) is not None) == (re2.fullmatch(expression, value) is not None)
 
 
@@ -163,3 +175,11 @@ def test_an_expression_sees_one_cookie_alone(expression, header, matches):
 def test_bytes_that_are_no_text_hide_no_other_cookie():
     regex = has_cookie("xd").string_match.safe_regex.regex
     assert re2.fullmatch(regex.encode(), b"a=\xff\xfe; xd=1; b=\xff") is not None
+
+
+@pytest.mark.parametrize(
+    "expression", ["[ -~]*admin", r"[\S]+", r"[\W\w]", r"[\PN]", "[[:graph:] ]", "[:-<]", r"\p{P}", r"\x{3b}", "a;b"]
+)
+def test_an_expression_that_can_match_a_semicolon_is_refused(expression):
+    with pytest.raises(ValueError, match=r".+"):
+        within_value(expression)
