@@ -8,9 +8,23 @@ import structlog
 
 from xds.server import StreamInfo
 from xds.session import Acknowledged, Event, Rejected, Response, UnknownType
+from xds.types import ResourceType
 from xdserve.metrics import Metrics
 
 logger = structlog.get_logger("xdserve.xds")
+
+
+class _Series:
+    """The metrics of one type: to look each up by its label would cost more than to count."""
+
+    def __init__(self, metrics: Metrics, kind: str) -> None:
+        self.responses = metrics.responses.labels(type=kind)
+        self.resources_sent = metrics.resources_sent.labels(type=kind)
+        self.resources_removed = metrics.resources_removed.labels(type=kind)
+        self.bytes_sent = metrics.bytes_sent.labels(type=kind)
+        self.acks = metrics.acks.labels(type=kind)
+        self.ack_seconds = metrics.ack_seconds.labels(type=kind)
+        self.rejections = metrics.rejections.labels(type=kind)
 
 
 class StreamObserver:
@@ -19,6 +33,7 @@ class StreamObserver:
     def __init__(self, metrics: Metrics, left: Callable[[str], None]) -> None:
         self._metrics = metrics
         self._left = left
+        self._series = {type_: _Series(metrics, type_.short) for type_ in ResourceType}
 
     def opened(self, stream: StreamInfo) -> None:
         """A stream said who it is."""
@@ -36,19 +51,22 @@ class StreamObserver:
 
     def sent(self, stream: StreamInfo, response: Response) -> None:
         """A response is about to be written."""
-        kind = response.type.short
-        self._metrics.responses.labels(type=kind).inc()
-        self._metrics.resources_sent.labels(type=kind).inc(response.resources)
-        self._metrics.resources_removed.labels(type=kind).inc(response.removed)
-        self._metrics.bytes_sent.labels(type=kind).inc(len(response.frame))
-        logger.debug("sent", type=kind, resources=response.resources, removed=response.removed, **_who(stream))
+        series = self._series[response.type]
+        series.responses.inc()
+        series.resources_sent.inc(response.resources)
+        series.resources_removed.inc(response.removed)
+        series.bytes_sent.inc(len(response.frame))
+        logger.debug(
+            "sent", type=response.type.short, resources=response.resources, removed=response.removed, **_who(stream)
+        )
 
     def event(self, stream: StreamInfo, event: Event) -> None:
         """A client said something."""
         match event:
             case Acknowledged():
-                self._metrics.acks.labels(type=event.type.short).inc()
-                self._metrics.ack_seconds.labels(type=event.type.short).observe(event.seconds)
+                series = self._series[event.type]
+                series.acks.inc()
+                series.ack_seconds.observe(event.seconds)
             case Rejected():
                 self._rejected(stream, event)
             case UnknownType():
@@ -57,7 +75,7 @@ class StreamObserver:
                 pass
 
     def _rejected(self, stream: StreamInfo, event: Rejected) -> None:
-        self._metrics.rejections.labels(type=event.type.short).inc()
+        self._series[event.type].rejections.inc()
         logger.error(
             "Envoy refused a configuration and keeps the one it has",
             type=event.type.short,
