@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from translator.objects.errors import one_line
 from xdserve.sources.documents import LARGEST_FILE
 from xdserve.sources.files import Reading, understand, unreadable
+from xdserve.sources.walk import Directories, is_inside
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -64,8 +65,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._seen: dict[str, Seen] = {}
-        self._directories: set[str] = set()
-        self._closed: dict[str, str] = {}  # directories that cannot be listed, and why
+        self._directories = Directories(self.root)
 
     def check(self) -> None:
         """See that there is a directory that can be listed.
@@ -105,7 +105,8 @@ class Tree:
     def found(self) -> dict[str, str | None]:
         """Every file that is there, in order, and every directory that cannot be listed, with the reason why."""
         paths = sorted(self.everything().listed)
-        return {path: self._closed.get(path) for path in paths if path in self._closed or self._is_file(path)}
+        closed = self._directories.closed
+        return {path: closed.get(path) for path in paths if path in closed or self._is_file(path)}
 
     def look(self, wanted: Wanted) -> list[Look]:
         """What those files are that are not what they were."""
@@ -126,6 +127,9 @@ class Tree:
         if path == ".":
             wanted.listed.update(self._below(""))
             return
+        if path in self._seen:
+            wanted.exact.add(path)
+        path = self._directories.own_name(path)
         parts = path.split("/")
         hidden = next((index for index, part in enumerate(parts) if part.startswith(".")), None)
         if hidden is not None:
@@ -138,41 +142,14 @@ class Tree:
             wanted.exact.add(path)
 
     def _below(self, directory: str) -> set[str]:
-        prefix = f"{directory}/" if directory else ""
-
-        def inside(path: str) -> bool:
-            return path.startswith(prefix) or path == directory
-
-        self._directories = {path for path in self._directories if not inside(path)}
-        self._closed = {path: why for path, why in self._closed.items() if not inside(path)}
-        return set(filter(inside, self._seen)) | set(self._walk(directory))
-
-    def _walk(self, top: str) -> Iterator[str]:
-        """Every file below a directory, and each that cannot be listed; links are followed, but not in a circle."""
-        ahead: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
-        while ahead:
-            directory, above = ahead.pop()
-            self._directories.add(directory)
-            try:
-                identity, entries = _list(self.root / directory)
-            except OSError as error:
-                self._closed[directory] = f"cannot be listed: {error.strerror}"
-                yield directory
-                continue
-            if identity in above:
-                continue
-            for name, is_directory in entries:
-                path = f"{directory}/{name}" if directory else name
-                if is_directory:
-                    ahead.append((path, above | {identity}))
-                elif name.endswith(SUFFIXES):
-                    yield path
+        walked, found = self._directories.walk(directory, SUFFIXES)
+        return found | {path for path in self._seen if is_inside(path, walked)}
 
     def _look(self, path: str, *, always: bool) -> Look | None:
         """What a file is now; None if that is what it was."""
         seen = self._seen.get(path, _ABSENT)
-        if path in self._closed:
-            return _unreadable(path, seen, self._closed[path])
+        if path in self._directories.closed:
+            return _unreadable(path, seen, self._directories.closed[path])
         try:
             stamp = self._stamp(path)
             if stamp == seen.stamp and not always:
@@ -197,7 +174,9 @@ class Tree:
             return True
 
     def _stamp(self, path: str) -> Stamp | None:
-        """None also for what is no file: to open a pipe waits for who writes into it."""
+        """None also for what is no file (to open a pipe waits for who writes into it), or has another name now."""
+        if self._directories.own_name(path) != path:
+            return None
         try:
             status = (self.root / path).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -205,30 +184,6 @@ class Tree:
         if not stat.S_ISREG(status.st_mode):
             return None
         return Stamp(status.st_mtime_ns, status.st_size, status.st_ino)
-
-
-def _list(directory: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
-    """Which directory it is, and what is in it that has no dot in front: (name, whether it is a directory).
-
-    Nothing is in one that is gone.
-
-    Raises:
-        OSError: it is closed to us, or a link leads around in a circle.
-    """
-    try:
-        status = directory.stat()
-        with os.scandir(directory) as listing:
-            entries = [(each.name, _is_directory(each)) for each in listing if not each.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):  # it went while it was looked at
-        return (0, 0), []
-    return (status.st_dev, status.st_ino), entries
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads nowhere
-        return False
 
 
 def _unreadable(path: str, seen: Seen, message: str) -> Look | None:
