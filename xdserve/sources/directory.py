@@ -28,6 +28,7 @@ TICK = 1.0  # seconds: how often the directory itself is looked at
 RESCAN = 30.0  # seconds: how often all files are, for a full queue of the kernel loses events without a word
 MOST_EVENTS = 4096  # a batch of more is a reason to look at all files
 SETTLE = 0.05  # seconds: when bad news is looked at again
+_UNTOLD = "Unable to decode path"  # the watcher's words for an event that it cannot tell; it ends then
 SETTLE_AT_LAST = 1.0  # seconds: a file that changes again and again is believed after that
 
 
@@ -116,7 +117,10 @@ class DirectorySource:
         finally:
             watcher.cancel()
             await asyncio.wait([watcher])
-        if not watcher.cancelled() and (error := watcher.exception()):
+        error = None if watcher.cancelled() else _cause(watcher.exception())
+        if error and _UNTOLD in str(error):  # a file's name is no text: the watch begins anew, with a look at all files
+            await asyncio.sleep(SETTLE)
+        elif error:
             # Without events (the kernel's limit of watches is the usual reason) there is still the looking.
             self._lose(f"{self._tree.root} cannot be watched: {error}")
             await asyncio.sleep(TICK)
@@ -129,8 +133,11 @@ class DirectorySource:
             debounce=DEBOUNCE_MS,
             ignore_permission_denied=True,
         )
-        async for batch in changes:
-            self._touched.update(path for _, path in batch)
+        try:
+            async for batch in changes:
+                self._touched.update(path for _, path in batch)
+                self._woken.set()
+        finally:
             self._woken.set()
 
     async def _wait(self) -> None:
@@ -191,3 +198,10 @@ class DirectorySource:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    """The error itself, where groups of tasks are around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import watchfiles
 
 from tests.support.wait import wait_until
 from translator.objects import Object, Ref
@@ -357,3 +358,28 @@ async def test_a_directory_that_cannot_be_listed_is_told_and_keeps_what_it_held(
         await watched.until(lambda: bool(watched.source.errors()))
         (tmp_path / "sub").rename(tmp_path.parent / "away")
         await watched.until(lambda: watched.source.errors() == [] and watched.feed.weights() == {})
+
+
+async def test_a_file_name_that_is_no_text_does_not_end_the_watch(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("a"))
+    async with watching(tmp_path) as watched:
+        for weight in range(2, 6):
+            odd = tmp_path / os.fsdecode(b"\xff%d.yaml" % weight)
+            odd.write_text(policy("odd", weight))
+            await watched.until(lambda weight=weight: watched.feed.weights().get("odd") == weight)
+            watched.write("a.yaml", policy("a", weight))
+            await watched.until_weights(a=weight, odd=weight)
+            odd.unlink()
+            await watched.until_weights(a=weight)
+        assert watched.told == []
+
+
+async def test_a_watch_that_ends_says_its_cause(tmp_path: Path, monkeypatch):
+    async def broken(*_: object, **__: object):
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [OSError("no space left")])
+        yield
+
+    monkeypatch.setattr(watchfiles, "awatch", broken)
+    async with watching(tmp_path) as watched:
+        await watched.until(lambda: bool(watched.told))
+        assert watched.told[0].message == f"{tmp_path} cannot be watched: no space left"
