@@ -63,13 +63,13 @@ def test_the_last_started_ends_first(tmp_path):
     assert order.read_text() == "cba"
 
 
-def test_the_whole_group_ends(tmp_path):
+async def test_the_whole_group_ends(tmp_path):
     program = f"import subprocess; print('pid', subprocess.Popen({SLEEPER!r}).pid, flush=True); input()"
     forever = ["sh", "-c", f'"{sys.executable}" -c "$0" < /dev/zero', program]
     with Children(tmp_path) as children:
         grandchild = int(wait_for_line(children.start("parent", forever), "pid "))
         assert exists(grandchild)
-    assert not exists(grandchild)
+    await wait_until(lambda: not exists(grandchild), what="the grandchild to be gone")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
