@@ -15,7 +15,7 @@ help: ## Say what can be made
 $(VENV)/ready: pyproject.toml requirements/dev.txt
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" tools/setup
 
-demo: $(VENV)/ready ## Run the demo: a canary moved live in front of a stock Envoy (ARGS="--plain --seconds 3")
+demo: $(VENV)/ready ## Run the demo: three gateways, edited and broken live (ARGS="--plain --seconds 3")
 	@$(BIN)/xdserve demo $(ARGS)
 
 test: $(VENV)/ready check ## Run the linters and all tests (ARGS="-k name" for some)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ OPTIONS = (
     # A second server on the same port is an error to be told, not a partner to share with.
     ("grpc.so_reuseport", 0),
 )
+
+
+LONGEST_ID = 256
+"""Characters of what a client calls itself that are kept: it stands in every line of its stream's log."""
+
+_GATEWAY = re.compile(r"[!-.0-~]{1,63}/[!-.0-~]{1,253}")
 
 
 class Consent(StrEnum):
@@ -283,8 +290,10 @@ class Server:
 
     async def _serve(self, request: DeltaDiscoveryRequest, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         gateway = self._gateway(_gateway_of(request.node))
-        stream = self._connect(gateway, request.node or Node(), context.peer())
+        stream = self._stream(gateway, request.node or Node(), context.peer())
+        gateway.streams[stream.info.id] = stream
         try:
+            self._observer.opened(stream.info)
             self._receive(stream, request)
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(stream, context))
@@ -297,20 +306,18 @@ class Server:
             self._release(gateway)
             self._observer.closed(stream.info)
 
-    def _connect(self, gateway: _Gateway, node: Node, peer: str) -> _Stream:
+    def _stream(self, gateway: _Gateway, node: Node, peer: str) -> _Stream:
         info = StreamInfo(
             id=next(self._ids),
             gateway=gateway.scope.name,
-            node_id=node.id,
+            node_id=node.id[:LONGEST_ID],
             peer=peer,
             user_agent=_user_agent(node),
             connected_since=self._now(),
             known=gateway.published,
         )
         session = DeltaSession(gateway.scope, linger=self._linger, identifier=self._identifier, prefix=f"{info.id:x}-")
-        stream = gateway.streams[info.id] = _Stream(info, session)
-        self._observer.opened(info)
-        return stream
+        return _Stream(info, session)
 
     async def _read(self, stream: _Stream, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Take requests until the client is done or wrong; either ends the stream."""
@@ -358,7 +365,7 @@ def _user_agent(node: Node) -> str:
 def _gateway_of(node: Node | None) -> str:
     """The gateway that a node says it belongs to: `<namespace>/<name>`."""
     cluster = node.cluster if node else ""
-    namespace, slash, name = cluster.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise ProtocolError("INVALID_ARGUMENT", f"node.cluster is {cluster!r}; wanted: <namespace>/<name>")
+    if not _GATEWAY.fullmatch(cluster):
+        shown = cluster if len(cluster) <= LONGEST_ID else cluster[:LONGEST_ID] + "..."
+        raise ProtocolError("INVALID_ARGUMENT", f"node.cluster is {shown!r}; wanted: <namespace>/<name>")
     return cluster

@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -19,9 +19,10 @@ from bootstrap.address import Address
 from translator.objects.ref import Ref
 from translator.plan import Finding
 from translator.planners.options import Options
-from xds.server import Server
+from xds.server import Server, StreamInfo
+from xds.types import ResourceType
 from xdserve.admin import AdminError, AdminServer
-from xdserve.ledger import Entry, Ledger, Place, entry
+from xdserve.ledger import Entry, Ledger, Place, entry, refused_entries
 from xdserve.metrics import KINDS, Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
@@ -98,8 +99,8 @@ class Program:
     def __init__(self, settings: Settings, directory: Path) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._ledger = Ledger(lambda: datetime.now(UTC))
-        self._observer = StreamObserver(self._metrics, self._left)
+        self._ledger = Ledger(lambda: datetime.now(UTC), self._place)
+        self._observer = StreamObserver(self._metrics, self._left, self.refused)
         self._server = Server(identifier=socket.gethostname(), linger=settings.linger, observer=self._observer)
         self._pipeline = Pipeline(options_of(settings), self._server, self)
         self._source = DirectorySource(directory, self)
@@ -152,12 +153,12 @@ class Program:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Take changed objects in; also called without any when the source's errors have changed."""
+        if self._since is None:
+            self._since = time.perf_counter()
         before = self._pipeline.counts.edits
         self._pipeline.apply(changes)
         self._metrics.edits.inc(self._pipeline.counts.edits - before)
         self._ledger.say(SOURCE_ERRORS, self._source_errors())
-        if self._since is None:
-            self._since = time.perf_counter()
         self._work.set()
 
     def _source_errors(self) -> list[Entry]:
@@ -196,8 +197,8 @@ class Program:
     # -- The pipeline's reporter ---------------------------------------------------------------------------------
 
     def found(self, owner: Ref, findings: Sequence[Finding]) -> None:
-        """Put what planning found into the ledger, with the documents it is about."""
-        self._ledger.say(owner, [entry(finding, self._place(finding.origin.object)) for finding in findings])
+        """Put what planning found into the ledger."""
+        self._ledger.say(owner, [entry(finding) for finding in findings])
 
     def failed(self, service: Ref, error: Exception) -> None:
         """Log a fault of ours with its cause; the service goes on with what it has."""
@@ -207,6 +208,13 @@ class Program:
     def _place(self, ref: Ref) -> Place | None:
         source = self._source.source(ref)
         return None if source is None else Place(source.file, source.document)
+
+    # -- What Envoys refuse --------------------------------------------------------------------------------------
+
+    def refused(self, stream: StreamInfo, kind: ResourceType, refusals: Mapping[str, str]) -> None:
+        """Put what an Envoy refuses now into the ledger, as the fault of the objects that it comes from."""
+        scope = self._server.scope(stream.gateway)
+        self._ledger.say((stream.id, kind), refused_entries(scope, kind, stream.node_id, refusals))
 
     # -- Figures -------------------------------------------------------------------------------------------------
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 import structlog
 
-from translator.objects.ref import Ref
+from translator.objects.ref import Origin, Ref
 from translator.plan import CONDITION_OF, Condition, Finding, Reason
+from xds.scope import Scope
+from xds.types import ResourceType
 
 logger = structlog.get_logger("xdserve.errors")
 
@@ -26,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One thing that is wrong; ``place`` is None for an object whose source has no files."""
+    """One thing that is wrong; ``place`` is None for what is wrong with an object wherever it stands."""
 
     place: Place | None
     object: Ref | None
@@ -42,17 +44,20 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """An entry and when it began."""
+    """An entry, when it began, and the document that its object stands in now."""
 
     entry: Entry
     since: datetime
+    place: Place | None
 
 
 class Ledger:
     """All entries, by who says them. Each is logged once when it begins, and once when it is over."""
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
+    def __init__(self, now: Callable[[], datetime], place_of: Callable[[Ref], Place | None]) -> None:
+        """Make an empty one; ``place_of`` finds the document of an object, which may move while an entry lasts."""
         self._now = now
+        self._place_of = place_of
         self._said: dict[Hashable, dict[Entry, datetime]] = {}
 
     def say(self, owner: Hashable, entries: Iterable[Entry]) -> None:
@@ -61,34 +66,46 @@ class Ledger:
         now = self._now()
         said = {entry: before.get(entry, now) for entry in entries}
         for entry in said.keys() - before.keys():
-            logger.warning("not as wanted", **_fields(entry))
+            logger.warning("not as wanted", **self._fields(entry))
         for entry in before.keys() - said.keys():
-            logger.info("as wanted again", **_fields(entry))
+            logger.info("as wanted again", **self._fields(entry))
         if said:
             self._said[owner] = said
         else:
             self._said.pop(owner, None)
 
     def __iter__(self) -> Iterator[Dated]:
-        return (Dated(entry, since) for said in self._said.values() for entry, since in said.items())
+        return (
+            Dated(entry, since, self._place(entry)) for said in self._said.values() for entry, since in said.items()
+        )
 
     def __len__(self) -> int:
         return sum(map(len, self._said.values()))
 
-    def of(self, ref: Ref) -> list[Entry]:
-        """What is wrong with one object."""
-        return [entry for said in self._said.values() for entry in said if entry.object == ref]
+    def _place(self, entry: Entry) -> Place | None:
+        return self._place_of(entry.object) if entry.place is None and entry.object is not None else entry.place
+
+    def _fields(self, entry: Entry) -> dict[str, object]:
+        fields: dict[str, object] = {"reason": entry.reason}
+        place = self._place(entry)
+        if place is not None:
+            fields |= {"file": place.file, "document": place.document}
+        if entry.object is not None:
+            fields["object"] = str(entry.object)
+        return fields | {"field": entry.field, "message": entry.message}
 
 
-def entry(finding: Finding, place: Place | None) -> Entry:
-    """What planning found, with the document it is about."""
-    return Entry(place, finding.origin.object, finding.origin.field, finding.reason.value, finding.message)
+def entry(finding: Finding) -> Entry:
+    """What planning found."""
+    return Entry(None, finding.origin.object, finding.origin.field, finding.reason.value, finding.message)
 
 
-def _fields(entry: Entry) -> dict[str, object]:
-    fields: dict[str, object] = {"reason": entry.reason}
-    if entry.place is not None:
-        fields |= {"file": entry.place.file, "document": entry.place.document}
-    if entry.object is not None:
-        fields["object"] = str(entry.object)
-    return fields | {"field": entry.field, "message": entry.message}
+def refused_entries(scope: Scope | None, kind: ResourceType, node: str, refusals: Mapping[str, str]) -> list[Entry]:
+    """What an Envoy refuses, as the fault of the objects and fields that it comes from."""
+    entries = []
+    for name, words in refusals.items():
+        held = scope.get(kind, name) if scope else None
+        if held is not None and isinstance(held.origin, Origin):
+            message = f"Envoy {node} refuses {kind.short} {name} and keeps what it has: {words}"
+            entries.append(Entry(None, held.origin.object, held.origin.field, Reason.REJECTED.value, message))
+    return entries

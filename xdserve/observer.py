@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -28,11 +28,22 @@ class _Series:
 
 
 class StreamObserver:
-    """The server's observer; ``left`` is told the gateway of each stream that is over."""
+    """The server's observer.
 
-    def __init__(self, metrics: Metrics, left: Callable[[str], None]) -> None:
+    ``left`` is told the gateway of each stream that is over; ``refuses`` all that an Envoy refuses of a type now, its
+    words by the name of the resource.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        left: Callable[[str], None],
+        refuses: Callable[[StreamInfo, ResourceType, Mapping[str, str]], None],
+    ) -> None:
         self._metrics = metrics
         self._left = left
+        self._refuses = refuses
+        self._refused: dict[tuple[int, ResourceType], dict[str, str]] = {}
         self._series = {type_: _Series(metrics, type_.short) for type_ in ResourceType}
 
     def opened(self, stream: StreamInfo) -> None:
@@ -47,6 +58,9 @@ class StreamObserver:
         """A stream is over."""
         self._metrics.connected_envoys.dec()
         logger.info("Envoy disconnected", **_who(stream))
+        for type_ in ResourceType:
+            if self._refused.pop((stream.id, type_), None):
+                self._refuses(stream, type_, {})
         self._left(stream.gateway)
 
     def sent(self, stream: StreamInfo, response: Response) -> None:
@@ -67,6 +81,8 @@ class StreamObserver:
                 series = self._series[event.type]
                 series.acks.inc()
                 series.ack_seconds.observe(event.seconds)
+                if (stream.id, event.type) in self._refused:
+                    self._accepted(stream, event)
             case Rejected():
                 self._rejected(stream, event)
             case UnknownType():
@@ -76,13 +92,19 @@ class StreamObserver:
 
     def _rejected(self, stream: StreamInfo, event: Rejected) -> None:
         self._series[event.type].rejections.inc()
-        logger.error(
-            "Envoy refused a configuration and keeps the one it has",
-            type=event.type.short,
-            resources=sorted(event.versions),
-            envoy_says=event.message,
-            **_who(stream),
-        )
+        refused = self._refused.setdefault((stream.id, event.type), {})
+        # Envoy names what it means; what else was in the response is not to blame.
+        named = [name for name in event.versions if name in event.message] or event.versions
+        refused.update(dict.fromkeys(named, event.message))
+        self._refuses(stream, event.type, refused)
+
+    def _accepted(self, stream: StreamInfo, event: Acknowledged) -> None:
+        refused = self._refused[stream.id, event.type]
+        for name in (*event.versions, *event.removed):
+            refused.pop(name, None)
+        if not refused:
+            del self._refused[stream.id, event.type]
+        self._refuses(stream, event.type, refused)
 
     def refused(self, peer: str, status: str, message: str) -> None:
         """A stream was ended for what the client did, or refused at its start."""

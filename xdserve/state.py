@@ -76,7 +76,7 @@ class ProgramState:
             if dated.entry.object is not None:
                 entries.setdefault(dated.entry.object, []).append(dated.entry)
         refusals = _refusals(self._server.nodes())
-        shown = {found.ref: self._conditions(found, entries.get(found.ref, []), refusals) for found in self._shown()}
+        shown = {found.ref: self._conditions(found, entries, refusals) for found in self._shown()}
         for ref, said in entries.items():
             if ref not in shown:
                 shown[ref] = list(_said(said))
@@ -85,12 +85,19 @@ class ProgramState:
     def _shown(self) -> Iterator[Object]:
         return (found for found in self._pipeline.objects if found.KIND in TARGET_KINDS or isinstance(found, Attached))
 
-    def _conditions(self, found: Object, said: list[Entry], refusals: dict[str, str]) -> list[ConditionEntry]:
-        target = target_of(found) if isinstance(found, Attached) else found.ref
-        programmed = self._programmed(target, refusals)
-        if isinstance(found, Attached):
-            return [*_said(said), _condition(Condition.PROGRAMMED.value, *programmed)]
-        return [*_said(said), _condition(GATEWAY_PROGRAMMED, *programmed)]
+    def _conditions(
+        self, found: Object, entries: dict[Ref, list[Entry]], refusals: dict[str, str]
+    ) -> list[ConditionEntry]:
+        said = entries.get(found.ref, [])
+        if not isinstance(found, Attached):
+            against = _against(said, Condition.PROGRAMMED)
+            return [*_said(said), _condition(GATEWAY_PROGRAMMED, *(against or self._programmed(found.ref, refusals)))]
+        target = target_of(found)
+        against = _against([*said, *entries.get(target, [])], Condition.PROGRAMMED)
+        if against is None and _against(said, Condition.ACCEPTED):
+            against = PENDING, "not accepted, so not in force"
+        programmed = against or self._programmed(target, refusals)
+        return [*_said(said), _condition(Condition.PROGRAMMED.value, *programmed)]
 
     def _programmed(self, target: Ref, refusals: dict[str, str]) -> tuple[str, str]:
         """The reason and message of whether the target's Envoys have what its gateway is to have."""
@@ -132,16 +139,17 @@ def _refusals(nodes: Iterable[NodeView]) -> dict[str, str]:
 def _said(entries: list[Entry]) -> Iterator[ConditionEntry]:
     """Accepted and ResolvedRefs: true unless something is said against them."""
     for condition in (Condition.ACCEPTED, Condition.RESOLVED_REFS):
-        against = [entry for entry in entries if entry.condition is condition]
-        if against:
-            yield ConditionEntry(
-                type=condition.value,
-                status="False",
-                reason=against[0].reason,
-                message="; ".join(f"{entry.field}: {entry.message}" for entry in against),
-            )
-        else:
+        against = _against(entries, condition)
+        if against is None:
             yield ConditionEntry(type=condition.value, status="True", reason=condition.value, message="")
+        else:
+            yield ConditionEntry(type=condition.value, status="False", reason=against[0], message=against[1])
+
+
+def _against(entries: list[Entry], condition: Condition) -> tuple[str, str] | None:
+    """The reason and message of what is said against a condition, if anything is."""
+    said = [entry for entry in entries if entry.condition is condition]
+    return (said[0].reason, "; ".join(f"{entry.field}: {entry.message}" for entry in said)) if said else None
 
 
 def _condition(kind: str, reason: str, message: str) -> ConditionEntry:
@@ -152,7 +160,7 @@ def _condition(kind: str, reason: str, message: str) -> ConditionEntry:
 def _error(dated: Dated) -> ErrorEntry:
     entry = dated.entry
     return ErrorEntry(
-        source=None if entry.place is None else {"file": entry.place.file, "document": entry.place.document},
+        source=None if dated.place is None else {"file": dated.place.file, "document": dated.place.document},
         object=None if entry.object is None else str(entry.object),
         field=entry.field,
         reason=entry.reason,

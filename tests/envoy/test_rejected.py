@@ -80,6 +80,9 @@ async def test_a_refused_version_is_told_not_repeated_and_replaced_by_the_next(t
             programmed = listed[f"TrafficPolicy {IRIS}"][-1]
             assert (programmed["type"], programmed["reason"]) == ("Programmed", "Rejected")
             assert "missing )" in programmed["message"]
+            (error,) = await debug(plane, "/debug/errors")
+            assert (error["object"], error["field"], error["reason"]) == (f"TrafficPolicy {IRIS}", "spec", "Rejected")
+            assert "missing )" in error["message"]
             # The same content is not sent again, neither by itself nor beside another edit.
             assert publish_bad_routes_again(plane) == bad
             plane.put(endpoints("iris-v2-predictor", model_servers["stable"].port, number=7))
@@ -91,6 +94,7 @@ async def test_a_refused_version_is_told_not_repeated_and_replaced_by_the_next(t
             assert plane.rejections()["rds"] == 1
             (node,) = await debug(plane, "/debug/nodes")
             assert not any(one["rejected"] for one in node["types"])
+            assert await debug(plane, "/debug/errors") == []
             assert traffic.failed == 0
 
 

@@ -36,7 +36,7 @@ class TestWhoIsLetIn:
             assert (await client.get()).resources == []
         await closed.stop(1)
 
-    @pytest.mark.parametrize("cluster", ["", "iris", "/iris", "models/", "a/b/c"])
+    @pytest.mark.parametrize("cluster", ["", "iris", "/iris", "models/", "a/b/c", "a b/c", "a/\x1b[31m"])
     async def test_a_node_must_say_its_gateway(self, rig, cluster):
         client = rig.client()
         await client.say(CLUSTER, gateway=cluster)
@@ -44,6 +44,18 @@ class TestWhoIsLetIn:
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert message == f"node.cluster is {cluster!r}; wanted: <namespace>/<name>"
         assert rig.record.refusals == {"INVALID_ARGUMENT": 1}
+
+    async def test_an_endless_name_is_not_repeated_to_its_client(self, rig):
+        client = rig.client()
+        await client.say(CLUSTER, gateway="a" * 300_000)
+        code, message = await client.end()
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(message) < 400
+
+    async def test_more_names_than_anybody_needs(self, rig):
+        client = rig.client()
+        await client.say(ENDPOINT, [str(number) for number in range(100_001)], gateway=GATEWAY)
+        assert (await client.end())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
     async def test_a_first_request_without_a_node(self, rig):
         client = rig.client()

@@ -17,7 +17,7 @@ from translator.planners.options import Options
 from xds.server import Consent, Server
 from xds.types import ResourceType
 from xdserve.admin import AdminServer
-from xdserve.ledger import Ledger, entry
+from xdserve.ledger import Ledger, entry, refused_entries
 from xdserve.metrics import Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
@@ -33,8 +33,8 @@ class Plane:
 
     def __init__(self, *, linger=0.2, options=None):
         self.metrics = Metrics(process=False)
-        self.ledger = Ledger(lambda: datetime.now(UTC))
-        observer = StreamObserver(self.metrics, self._left)
+        self.ledger = Ledger(lambda: datetime.now(UTC), lambda ref: None)
+        observer = StreamObserver(self.metrics, self._left, self._refused)
         self.server = Server(identifier="test", linger=linger, observer=observer)
         self.pipeline = Pipeline(options or Options(), self.server, self)
         self.port = 0
@@ -54,10 +54,14 @@ class Plane:
             pass
 
     def found(self, owner, findings):
-        self.ledger.say(owner, [entry(finding, None) for finding in findings])
+        self.ledger.say(owner, [entry(finding) for finding in findings])
 
     def failed(self, service, error):
         raise error
+
+    def _refused(self, stream, kind, refusals):
+        scope = self.server.scope(stream.gateway)
+        self.ledger.say((stream.id, kind), refused_entries(scope, kind, stream.node_id, refusals))
 
     def _left(self, gateway):
         self.pipeline.release(gateway)

@@ -30,6 +30,10 @@ RESPONSE_LIMIT = 2 * 1024 * 1024
 """Bytes of resources in one response; a delta response may be split, one resource may not."""
 
 
+MOST_NAMES = 100_000
+"""Names of one type that a client may ask for at once; each is remembered for as long as its stream lasts."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """What one type could send now: resources, answers about names that the client lacks, removals."""
@@ -75,7 +79,7 @@ class DeltaSession:
         """Take a request; say what it meant.
 
         Raises:
-            ProtocolError: the request names no type; the stream is to end.
+            ProtocolError: the request names no type, or too many names; the stream is to end.
         """
         if self.node is None:
             self.node = request.node
@@ -85,6 +89,8 @@ class DeltaSession:
             sub = self._substreams[ResourceType(request.type_url)]
         except ValueError:
             return [UnknownType(type_url=request.type_url)]
+        if len(sub.names) + len(request.resource_names_subscribe) > MOST_NAMES:
+            raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MOST_NAMES} names of a type on one stream")
         signal = sub.signal(request)
         events = self._act(sub, sub.step(signal), request, now)
         return [Stale(type=sub.type, nonce=request.response_nonce), *events] if signal is Signal.STALE else events

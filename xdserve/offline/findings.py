@@ -55,8 +55,12 @@ def found(files: Files, plans: Plans, *, strict: bool = False) -> list[Said]:
     said = {Said(Severity.ERROR, each) for each in _of_reading(files)}
     for owner, findings in plans.scopes.findings.items():
         unknown = frozenset[Finding]() if strict else unknowable(plans, owner, findings)
-        said |= {Said(_severity(each, unknown), entry(each, place(files, each.origin.object))) for each in findings}
+        said |= {Said(_severity(each, unknown), _placed(each, files)) for each in findings}
     return in_order(said)
+
+
+def _placed(finding: Finding, files: Files) -> Entry:
+    return entry(finding)._replace(place=place(files, finding.origin.object))
 
 
 def in_order(said: Iterable[Said]) -> list[Said]:
