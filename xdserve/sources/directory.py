@@ -16,7 +16,7 @@ from pathlib import Path
 import watchfiles
 
 from translator.objects import Ref
-from xdserve.sources import Change, Feed, Source, SourceError
+from xdserve.sources import Change, Feed, Gone, Put, Source, SourceError
 from xdserve.sources.files import Files
 from xdserve.sources.tree import Look, SourceUnavailable, Tree, Wanted
 
@@ -55,6 +55,7 @@ class DirectorySource:
         self._lost: SourceError | None = None
         self._doubts: dict[str, _Doubt] = {}
         self._again: dict[str, float] = {}  # absolute paths to look at again, and when by the loop's clock
+        self._waiting: set[str] = set()  # those of them that wait for what becomes of another file: looked at with it
         self._touched: set[str] = set()
         self._woken = asyncio.Event()
 
@@ -157,7 +158,7 @@ class DirectorySource:
             del self._again[path]
         self._again.update(dict.fromkeys(touched, now + SETTLE))
         if touched or due:
-            self._apply(*await asyncio.to_thread(self._look, touched | due))
+            self._apply(*await asyncio.to_thread(self._look, touched | due | self._waiting))
 
     def _look(self, paths: set[str]) -> tuple[Wanted, list[Look]]:
         wanted = self._tree.touched(paths)
@@ -171,7 +172,7 @@ class DirectorySource:
         """Feed what is certain: the first time all, for there is nothing yet that could be lost."""
         for path in wanted.exact - {look.path for look in looks}:
             self._doubts.pop(path, None)  # it is again what it was
-        certain = [look for look in looks if not self.synced.is_set() or self._is_certain(look)]
+        certain = self._certain(looks) if self.synced.is_set() else looks
         changes: list[Change] = []
         errors_changed = False
         for look in certain:
@@ -180,10 +181,28 @@ class DirectorySource:
             changes += update.changes
             errors_changed |= update.errors_changed
         if changes or errors_changed or not self.synced.is_set():
-            self._feed.apply(changes)
+            self._feed.apply(_at_once(changes))
 
-    def _is_certain(self, look: Look) -> bool:
-        now, digest = self._now(), look.seen.digest
+    def _certain(self, looks: list[Look]) -> list[Look]:
+        """What can be believed now.
+
+        What an object's other file is doubted to hold still may have been moved: it is no conflict before that is
+        settled.
+        """
+        now = self._now()
+        certain = []
+        self._waiting.clear()
+        for look in [look for look in looks if self._is_certain(look, now)]:
+            if self._doubts.keys().isdisjoint(self._files.rivals(look.reading)):
+                certain.append(look)
+            else:
+                path = str(self._tree.root / look.path)
+                self._waiting.add(path)
+                self._again[path] = now + SETTLE
+        return certain
+
+    def _is_certain(self, look: Look, now: float) -> bool:
+        digest = look.seen.digest
         doubt = self._doubts.pop(look.path, None)
         if not look.rewritten and not self._files.doubts(look.reading):
             return True
@@ -198,6 +217,18 @@ class DirectorySource:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _at_once(changes: list[Change]) -> list[Change]:
+    """The changes of several files as one: an object that goes from one and is in another is not gone between."""
+    kept: list[Change] = []
+    later: set[Ref] = set()
+    for change in reversed(changes):
+        ref = change.object.ref if isinstance(change, Put) else change.ref
+        if not (isinstance(change, Gone) and ref in later):
+            kept.append(change)
+        later.add(ref)
+    return kept[::-1]
 
 
 def _cause(error: BaseException | None) -> BaseException | None:

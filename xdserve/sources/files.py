@@ -124,6 +124,11 @@ class Files:
             return True
         return any(claim.object is None for claim in reading.claims.values())
 
+    def rivals(self, reading: Reading) -> set[str]:
+        """The files that hold what a text claims and its file does not hold yet."""
+        new = reading.claims.keys() - self._held(reading.path).keys()
+        return set(self._also_claimed(new))
+
     def apply(self, reading: Reading) -> Update:
         """A file's new text, understood."""
         old, new = self._held(reading.path), dict(reading.claims)

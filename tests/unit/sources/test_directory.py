@@ -383,3 +383,36 @@ async def test_a_watch_that_ends_says_its_cause(tmp_path: Path, monkeypatch):
     async with watching(tmp_path) as watched:
         await watched.until(lambda: bool(watched.told))
         assert watched.told[0].message == f"{tmp_path} cannot be watched: no space left"
+
+
+@pytest.mark.parametrize(("old", "new"), [("a.yaml", "b.yaml"), ("b.yaml", "a.yaml")])
+async def test_a_file_that_is_moved_is_no_conflict(tmp_path: Path, old: str, new: str):
+    (tmp_path / old).write_text(policy("x"))
+    async with watching(tmp_path) as watched:
+        (tmp_path / old).rename(tmp_path / new)
+        [ref] = watched.feed.objects
+        await watched.until(lambda: watched.source.source(ref).file == new)
+        watched.write(new, policy("x", 2))
+        await watched.until_weights(x=2)
+        assert watched.told == []
+        assert not any(isinstance(change, Gone) for change in watched.feed.changes)
+
+
+async def test_an_object_moved_from_file_to_file_is_no_conflict(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("x") + "---\n" + policy("y"))
+    (tmp_path / "b.yaml").write_text(policy("z"))
+    async with watching(tmp_path) as watched:
+        watched.write("a.yaml", policy("y"))
+        watched.write("b.yaml", policy("x", 2) + "---\n" + policy("z"))
+        await watched.until_weights(x=2, y=1, z=1)
+        assert watched.told == []
+        assert not any(isinstance(change, Gone) for change in watched.feed.changes)
+
+
+async def test_a_conflict_that_stays_is_told(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(policy("x"))
+    async with watching(tmp_path) as watched:
+        (tmp_path / "a.yaml").write_text("kind: [")
+        watched.write("b.yaml", policy("x", 2))
+        await watched.until(lambda: len(watched.source.errors()) == 2)
+        assert sorted(error.reason for error in watched.source.errors()) == ["Conflicted", "Unreadable"]
