@@ -31,6 +31,7 @@ __all__ = [
     "TrafficPolicy",
     "identify",
     "in_one_line",
+    "items_of",
     "parse",
 ]
 
@@ -50,6 +51,8 @@ KINDS: dict[tuple[str, str, str], type[Object]] = {(m.GROUP, m.VERSION, m.KIND):
 _VERSIONS: dict[tuple[str, str], list[str]] = {}
 for _group, _version, _kind in KINDS:
     _VERSIONS.setdefault((_group, _kind), []).append(_version)
+_LIST = "List"
+_SPELLINGS = {(_group, name.lower()): name for _group, _kind in _VERSIONS for name in (_kind, _kind + _LIST)}
 
 # Documented kinds of ours that are not built: reading over one would leave out what its author relies on.
 _NOT_YET_KINDS = frozenset({"AccessPolicy"})
@@ -66,7 +69,28 @@ def identify(document: object) -> Ref | None:
     namespace = metadata.get("namespace") or DEFAULT_NAMESPACE
     if not (_is_word(version) and _is_word(kind) and _is_word(name) and _is_word(namespace)):
         return None
-    return Ref(_group_of(version), kind, namespace, name)
+    group = _group_of(version)
+    return Ref(group, _SPELLINGS.get((group, kind.lower()), kind), namespace, name)
+
+
+def items_of(document: object) -> list[object]:
+    """The items of a list of objects; else the document itself.
+
+    That is a List, as ``kubectl get -o yaml`` prints several objects, or one of a kind that is read, as the Kubernetes
+    API gives it (an InferenceServiceList): there the API leaves out of the items what the list says of them all.
+    """
+    if not isinstance(document, Mapping) or not isinstance(items := document.get("items"), list):
+        return [document]
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+    if kind == _LIST:
+        return list(items)
+    if not isinstance(api_version, str) or not isinstance(kind, str) or not kind.endswith(_LIST):
+        return [document]
+    group, _, version = api_version.rpartition("/")
+    of_all = {"apiVersion": api_version, "kind": kind.removesuffix(_LIST)}
+    if (group, version, of_all["kind"]) not in KINDS:
+        return [document]
+    return [{**of_all, **item} if isinstance(item, dict) else item for item in items]
 
 
 def parse(document: object) -> Object | None:
@@ -100,8 +124,13 @@ def _model_of(document: object) -> type[Object] | None:
 
 def _check_unread(document: Mapping[str, object], group: str, kind: str) -> None:
     """A kind that is not read is passed over, unless its author must think that it is."""
-    versions = _VERSIONS.get((group, kind))
-    if versions:
+    versions = _VERSIONS.get((group, kind)) or _VERSIONS.get((group, kind.removesuffix(_LIST)))
+    spelling = _SPELLINGS.get((group, kind.lower()), kind)
+    if spelling != kind:
+        problem = Problem("kind", show(kind), spelling)
+    elif versions and _is_read(document, kind.removesuffix(_LIST)):
+        problem = Problem("items", show(document.get("items")), "a list")
+    elif versions:
         allowed = ", ".join(f"{group}/{version}" if group else version for version in versions)
         problem = Problem("apiVersion", show(document["apiVersion"]), allowed)
     elif group == XDSERVE:
@@ -110,6 +139,11 @@ def _check_unread(document: Mapping[str, object], group: str, kind: str) -> None
     else:
         return
     raise ObjectInvalid(identify(document), (problem,))
+
+
+def _is_read(document: Mapping[str, object], kind: str) -> bool:
+    group, _, version = str(document["apiVersion"]).rpartition("/")
+    return (group, version, kind) in KINDS
 
 
 def _group_of(api_version: str) -> str:

@@ -15,6 +15,8 @@ from typing import NoReturn, Protocol
 
 import yaml
 
+from translator.objects import items_of
+
 LARGEST_FILE = 16 * 1024 * 1024
 DEEPEST = 64  # Kubernetes' own deepest objects, pod templates inside custom resources, stay below 30
 MOST_BY_ALIASES = 1_000_000  # values that the aliases of one file may stand for, all together
@@ -22,7 +24,7 @@ MOST_BY_ALIASES = 1_000_000  # values that the aliases of one file may stand for
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a file; the first is number 1, and each item of a List counts as one."""
+    """One document of a file; the first is number 1, and each item of a list of objects counts as one."""
 
     index: int
     value: object
@@ -45,7 +47,7 @@ def read(name: str, content: bytes) -> tuple[list[Document], Unreadable | None]:
     index = 1
     try:
         for value in _values(name, content):
-            items = _items(value)
+            items = items_of(value)
             documents += [Document(index + offset, item) for offset, item in enumerate(items) if item is not None]
             index += len(items)
     except _Stop as stop:
@@ -65,13 +67,6 @@ def _values(name: str, content: bytes) -> Iterator[object]:
     except UnicodeDecodeError as error:
         raise _Stop(f"found a byte at {error.start} that is not UTF-8") from None
     return iter([_json(text)]) if name.endswith(".json") else _Yaml(text).documents()
-
-
-def _items(value: object) -> list[object]:
-    """The items of a List, as ``kubectl get -o yaml`` prints several objects; else the value itself."""
-    if isinstance(value, dict) and value.get("kind") == "List" and isinstance(value.get("items"), list):
-        return list(value["items"])
-    return [value]
 
 
 def _json(text: str) -> object:

@@ -194,3 +194,10 @@ BYTES = st.binary() | TEXTS.map(lambda text: text.encode(errors="ignore"))
 def test_any_bytes_are_read_or_refused(content: bytes, name: str):
     _, stop = read(name, content)
     assert stop is None or stop.message.isprintable()
+
+
+def test_the_items_of_a_list_of_a_kind_are_documents():
+    text = "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a}\n---\nb: 2\n"
+    documents, stop = read("a.yaml", text.encode())
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}}
+    assert (documents, stop) == ([Document(1, service), Document(2, {"b": 2})], None)
