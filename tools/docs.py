@@ -110,17 +110,17 @@ def commands() -> str:
     return "\n".join(sections)
 
 
-def options(command: Any) -> list[Any]:  # noqa: ANN401 - typer's own classes
+def options(command: Any) -> list[Any]:
     """The options of a command, without `--help`."""
     return [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
 
 
-def required(command: Any) -> list[str]:  # noqa: ANN401 - typer's own classes
+def required(command: Any) -> list[str]:
     """The options that a command cannot do without, as a user writes them."""
     return [f"{p.opts[0]} {p.metavar}" for p in options(command) if p.required]
 
 
-def option_words(option: Any) -> str:  # noqa: ANN401 - typer's own classes
+def option_words(option: Any) -> str:
     """What an option is, and its default where it has one."""
     plain = escaped(option.help or "")
     shown = option.default
@@ -152,7 +152,7 @@ def shapes() -> str:
     return "\n".join(parts)
 
 
-def spelled(hint: Any) -> str:  # noqa: ANN401 - any type
+def spelled(hint: Any) -> str:
     """A type as JSON names it."""
     text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
     text = re.sub(r"[\w.]+\.(\w+)", r"\1", text).replace(" | None", " or null")
@@ -239,7 +239,7 @@ def api() -> str:
     return "\n".join(sections)
 
 
-def fields(model: Any, path: str) -> Iterable[Sequence[str]]:  # noqa: ANN401 - a model's class
+def fields(model: Any, path: str) -> Iterable[Sequence[str]]:
     """A row for each field of a model and of the models in it."""
     for name, field in model.model_fields.items():
         here = f"{path}.{field.alias or name}"
@@ -251,7 +251,7 @@ def fields(model: Any, path: str) -> Iterable[Sequence[str]]:  # noqa: ANN401 - 
             yield from fields(each, here + "[]" * many)
 
 
-def inner_models(hint: Any) -> Iterable[Any]:  # noqa: ANN401 - any type
+def inner_models(hint: Any) -> Iterable[Any]:
     """The models in a type, however deep."""
     if isinstance(hint, type) and issubclass(hint, OurModel):
         yield hint
@@ -259,7 +259,7 @@ def inner_models(hint: Any) -> Iterable[Any]:  # noqa: ANN401 - any type
         yield from inner_models(each)
 
 
-def choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type
+def choices(hint: Any) -> Iterable[str]:
     """The words that a field may be."""
     if get_origin(hint) is Literal:
         yield from (str(value) for value in get_args(hint))

@@ -210,7 +210,7 @@ def read_wanted(text: str, file: str = "wanted.txt") -> dict[str, Entry]:
 
 def find_message(name: str, entry: Entry) -> Descriptor:
     """Find a message's descriptor by its full name in the packages installed."""
-    from google.protobuf import descriptor_pool  # noqa: PLC0415  (in the environment only)
+    from google.protobuf import descriptor_pool
 
     package = name[: next((i for i, letter in enumerate(name) if letter.isupper()), 0)].rstrip(".")
     package = HOMES.get(package, package)
@@ -336,7 +336,7 @@ def keep(field: RepeatedCompositeFieldContainer, items: list[Message]) -> None:
 
 def cut_file(file: FileDescriptor, cut: Cut) -> FileDescriptorProto:
     """A file's descriptor with what is kept and nothing else."""
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto  # noqa: PLC0415
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
     full, proto = FileDescriptorProto(), FileDescriptorProto()
     file.CopyToProto(full)
@@ -357,7 +357,7 @@ def needed(file: FileDescriptor, cut: Cut) -> Iterator[str]:
 
 def descriptors(cut: Cut) -> FileDescriptorSet:
     """All files, cut, each after those it needs."""
-    from google.protobuf.descriptor_pb2 import FileDescriptorSet  # noqa: PLC0415
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
     return FileDescriptorSet(file=[cut_file(file, cut) for file in cut.files()])
 
@@ -399,10 +399,10 @@ class AnyMethods:
 
 def compile_classes(files: FileDescriptorSet) -> Iterable[tuple[str, str]]:
     """The generated modules: path below the output's folder, and source."""
-    from betterproto2_compiler.known_types import KNOWN_METHODS  # noqa: PLC0415
-    from betterproto2_compiler.lib.google.protobuf.compiler import CodeGeneratorRequest  # noqa: PLC0415
-    from betterproto2_compiler.plugin.parser import generate_code  # noqa: PLC0415
-    from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest as Request  # noqa: PLC0415
+    from betterproto2_compiler.known_types import KNOWN_METHODS
+    from betterproto2_compiler.lib.google.protobuf.compiler import CodeGeneratorRequest
+    from betterproto2_compiler.plugin.parser import generate_code
+    from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest as Request
 
     KNOWN_METHODS["google.protobuf", "Any"] = [AnyMethods.pack, AnyMethods.unpack, AnyMethods.to_dict]
     request = Request(parameter="client_generation=none", proto_file=files.file)
