@@ -92,6 +92,14 @@ def test_an_invalid_object_keeps_its_last_good_text_and_harms_no_other(files: Fi
     assert files.errors() == []
 
 
+def test_a_misspelt_kind_of_ours_takes_nothing_away(files: Files):
+    files.update("a.yaml", join(policy("a"), policy("b")))
+    update = files.update("a.yaml", join(policy("a").replace("TrafficPolicy", "TrafficPolicyy"), policy("b", 2)))
+    assert [type(change) for change in update.changes] == [Put]
+    assert weights(files) == {"a": 1, "b": 2}
+    assert told(files) == [("a.yaml", 1, None, "Unreadable")]
+
+
 def test_every_problem_of_an_object_is_listed(files: Files):
     files.update("a.yaml", policy("a", -1).replace("kind: Service", "kind: Pod").encode())
     assert [error.field for error in files.errors()] == ["spec.targetRef.kind", "spec.split[0].weight"]
