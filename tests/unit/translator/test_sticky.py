@@ -135,7 +135,7 @@ PARTS = st.sampled_from(
      r"\.", r"\;", r"\PN", r"\P{Greek}", r"\pL", r"\Q.;\E", r"\\", "(a|.b)", "(?:.)", "(?i:A)", "[ -~]", r"[\S]",
      r"\x3b", r"\073", r"\pP", "[[:punct:]]"]
 )  # fmt: skip
-SEMICOLONS = (";", "[ -~]", r"[\S]", r"\x3b", r"\073", r"\pP", "[[:punct:]]")
+SEMICOLONS = (";", "[[:^", "[ -~]", r"[\S]", r"\x3b", r"\073", r"\pP", "[[:punct:]]")
 expressions = st.lists(st.tuples(PARTS, st.sampled_from(["", "", "*", "+", "?", "{1,2}"])), max_size=5).map(
     lambda parts: "".join(part + ("" if part.startswith(r"\Q") else times) for part, times in parts)
 )

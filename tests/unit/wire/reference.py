@@ -29,7 +29,12 @@ POOL.Add(file_descriptor())
 for _module in pkgutil.walk_packages(xds.api.__path__, "xds.api."):
     importlib.import_module(_module.name)
 
-NAMES = {cls: url.partition("/")[2] for cls, url in default_message_pool.type_to_url.items()}
+# The pool is the program's: what else has been imported may have put messages of other packages in.
+NAMES = {
+    cls: url.partition("/")[2]
+    for cls, url in default_message_pool.type_to_url.items()
+    if cls.__module__.startswith("xds.api.")
+}
 API = sorted(NAMES, key=NAMES.__getitem__)
 NAMES[Everything] = f"{PACKAGE}.Everything"
 CLASSES = sorted(NAMES, key=NAMES.__getitem__)
