@@ -19,8 +19,11 @@ def gateway(target: Ref) -> str:
 
 
 def route_configuration(service: Ref) -> str:
-    """The routes of a service: one resource each, so that a bad one harms its own service only."""
-    return f"{service.namespace}/{service.name}"
+    """The routes of a service: one resource each, so that a bad one harms its own service only.
+
+    A gateway of one service is called as that service is, so that its listener finds the routes by the gateway's name.
+    """
+    return gateway(service)
 
 
 def cluster(service: Ref, backend: str) -> str:

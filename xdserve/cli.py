@@ -26,8 +26,6 @@ USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # as a shell says it of a program ended by SIGPIPE
 
-WARNING = "warning: "
-
 _SETTINGS = "Settings"
 
 S = TypeVar("S")
@@ -167,7 +165,7 @@ def translate(
     _print(_text(result.resources, output))
     for finding in result.findings:
         print(finding, file=sys.stderr)
-    raise typer.Exit(int(any(not finding.startswith(WARNING) for finding in result.findings)))
+    raise typer.Exit(int(not result.well))
 
 
 @app.command()

@@ -21,6 +21,11 @@ class Translated:
     resources: dict[str, Sections]
     findings: list[str]
 
+    @property
+    def well(self) -> bool:
+        """Whether nothing was found but warnings."""
+        return all(finding.startswith(WARNING) for finding in self.findings)
+
 
 def translate(paths: Iterable[Path], gateway: str | None, options: Options) -> Translated:
     """Translate the objects of files and directories, all gateways or one."""
