@@ -51,7 +51,7 @@ class ProgramState:
             "policy": str(planned.accepted.ref) if planned.accepted else None,
             "address": f"{planned.gateway.address}:{planned.gateway.port}" if planned.gateway else None,
             "connected": self._server.connected(name),
-            "resources": {SECTIONS[kind]: len(scope.names(kind)) if scope else 0 for kind in ResourceType},
+            "resources": {SECTIONS[kind]: len(scope.names(kind)) if scope else 0 for kind in SECTIONS},
         }
 
     def nodes(self) -> list[NodeView]:

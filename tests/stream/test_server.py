@@ -18,7 +18,8 @@ from xds.session import Acknowledged
 from xds.types import ResourceType
 from xds.wire import encode, resource
 
-CLUSTER, ENDPOINT, LISTENER, ROUTE = ResourceType
+CLUSTER, ENDPOINT = ResourceType.CLUSTER, ResourceType.ENDPOINT
+LISTENER, ROUTE = ResourceType.LISTENER, ResourceType.ROUTE
 
 
 class TestWhoIsLetIn:

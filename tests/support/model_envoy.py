@@ -20,7 +20,8 @@ from xds.api.google.rpc import Status
 from xds.types import ResourceType
 from xds.wire import Resource, decode, encode, resource
 
-CLUSTER, ENDPOINT, LISTENER, ROUTE = ResourceType
+CLUSTER, ENDPOINT = ResourceType.CLUSTER, ResourceType.ENDPOINT
+LISTENER, ROUTE = ResourceType.LISTENER, ResourceType.ROUTE
 
 
 @dataclass(frozen=True)
