@@ -83,15 +83,15 @@ def _quick_init(cls):
         if field.default_factory in (type(None), bool, int, float, str, bytes):
             names[f"d_{field.name}"] = field.default_factory()
             parameters.append(f"{field.name}=d_{field.name}")
-            lines.append(f"    self.{field.name} = {field.name}")
+            lines.append(f"    _self.{field.name} = {field.name}")
             continue
         if field.default_factory not in (list, dict):  # of an enum: its class may not be there yet
             names[f"new_{field.name}"] = functools.cache(field.default_factory)
         new = {list: "[]", dict: "{}"}.get(field.default_factory, f"new_{field.name}()")
         parameters.append(f"{field.name}=missing")
-        lines.append(f"    self.{field.name} = {new} if {field.name} is missing else {field.name}")
-    head = f"def __init__({', '.join(['self', *parameters])}):"
-    exec("\\n".join([head, *lines, "    self._unknown_fields = b\'\'"]), names)
+        lines.append(f"    _self.{field.name} = {new} if {field.name} is missing else {field.name}")
+    head = f"def __init__({', '.join(['_self', *parameters])}):"  # a field may be called `self`
+    exec("\\n".join([head, *lines, "    _self._unknown_fields = b\'\'"]), names)
     return names["__init__"]
 
 

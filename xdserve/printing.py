@@ -7,16 +7,21 @@ from typing import Any
 from betterproto2 import Casing, Message
 
 from xds.api.envoy.config.cluster.v3 import Cluster
+from xds.api.envoy.config.core.v3 import TypedExtensionConfig
 from xds.api.envoy.config.endpoint.v3 import ClusterLoadAssignment
 from xds.api.envoy.config.listener.v3 import Listener
-from xds.api.envoy.config.route.v3 import RouteConfiguration
+from xds.api.envoy.config.route.v3 import RouteConfiguration, ScopedRouteConfiguration
+from xds.api.envoy.extensions.transport_sockets.tls.v3 import Secret
 from xds.types import ResourceType
 from xds.wire import Resource, decode
 
 CLASSES: dict[ResourceType, type[Message]] = {
+    ResourceType.SECRET: Secret,
     ResourceType.CLUSTER: Cluster,
     ResourceType.ENDPOINT: ClusterLoadAssignment,
+    ResourceType.EXTENSION: TypedExtensionConfig,
     ResourceType.LISTENER: Listener,
+    ResourceType.SCOPED_ROUTE: ScopedRouteConfiguration,
     ResourceType.ROUTE: RouteConfiguration,
 }
 

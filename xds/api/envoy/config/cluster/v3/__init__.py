@@ -168,6 +168,10 @@ class Cluster(betterproto2.Message):
         27, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    transport_socket: "__core__v3__.TransportSocket | None" = betterproto2.field(
+        24, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
     metadata: "__core__v3__.Metadata | None" = betterproto2.field(
         25, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -178,6 +182,10 @@ class Cluster(betterproto2.Message):
 
     ignore_health_on_host_removal: "bool" = betterproto2.field(
         32, betterproto2.TYPE_BOOL
+    )
+
+    lrs_server: "__core__v3__.ConfigSource | None" = betterproto2.field(
+        42, betterproto2.TYPE_MESSAGE, optional=True
     )
 
 

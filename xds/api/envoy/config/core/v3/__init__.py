@@ -14,6 +14,7 @@ __all__ = (
     "ConfigSource",
     "ControlPlane",
     "DataSource",
+    "ExtensionConfigSource",
     "GrpcService",
     "GrpcServiceEnvoyGrpc",
     "HeaderValue",
@@ -31,11 +32,13 @@ __all__ = (
     "RoutingPriority",
     "RuntimeFractionalPercent",
     "RuntimeUInt32",
+    "SelfConfigSource",
     "SocketAddress",
     "SocketAddressProtocol",
     "SubstitutionFormatString",
     "TcpKeepalive",
     "TrafficDirection",
+    "TransportSocket",
     "TypedExtensionConfig",
 )
 
@@ -219,6 +222,10 @@ class ConfigSource(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True, group="config_source_specifier"
     )
 
+    self: "SelfConfigSource | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, optional=True, group="config_source_specifier"
+    )
+
     initial_fetch_timeout: "datetime.timedelta | None" = betterproto2.field(
         4,
         betterproto2.TYPE_MESSAGE,
@@ -269,6 +276,30 @@ class DataSource(betterproto2.Message):
 
 
 default_message_pool.register_message("envoy.config.core.v3", "DataSource", DataSource)
+
+
+@dataclass(eq=False, repr=False)
+class ExtensionConfigSource(betterproto2.Message):
+    config_source: "ConfigSource | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    default_config: "____google__protobuf__.Any | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    apply_default_config_without_warming: "bool" = betterproto2.field(
+        3, betterproto2.TYPE_BOOL
+    )
+
+    type_urls: "list[str]" = betterproto2.field(
+        4, betterproto2.TYPE_STRING, repeated=True
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.core.v3", "ExtensionConfigSource", ExtensionConfigSource
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -577,6 +608,18 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class SelfConfigSource(betterproto2.Message):
+    transport_api_version: "ApiVersion" = betterproto2.field(
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: ApiVersion(0)
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.core.v3", "SelfConfigSource", SelfConfigSource
+)
+
+
+@dataclass(eq=False, repr=False)
 class SocketAddress(betterproto2.Message):
     """
 
@@ -654,6 +697,27 @@ class TcpKeepalive(betterproto2.Message):
 
 default_message_pool.register_message(
     "envoy.config.core.v3", "TcpKeepalive", TcpKeepalive
+)
+
+
+@dataclass(eq=False, repr=False)
+class TransportSocket(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - config_type:
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    typed_config: "____google__protobuf__.Any | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True, group="config_type"
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.core.v3", "TransportSocket", TransportSocket
 )
 
 

@@ -46,6 +46,10 @@ class FilterChain(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    transport_socket: "__core__v3__.TransportSocket | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
     name: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
 
 

@@ -14,6 +14,11 @@ __all__ = (
     "LocalReplyConfig",
     "Rds",
     "ResponseMapper",
+    "ScopedRds",
+    "ScopedRoutes",
+    "ScopedRoutesScopeKeyBuilder",
+    "ScopedRoutesScopeKeyBuilderFragmentBuilder",
+    "ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor",
 )
 
 import datetime
@@ -83,6 +88,10 @@ class HttpConnectionManager(betterproto2.Message):
         betterproto2.field(
             4, betterproto2.TYPE_MESSAGE, optional=True, group="route_specifier"
         )
+    )
+
+    scoped_routes: "ScopedRoutes | None" = betterproto2.field(
+        31, betterproto2.TYPE_MESSAGE, optional=True, group="route_specifier"
     )
 
     http_filters: "list[HttpFilter]" = betterproto2.field(
@@ -277,6 +286,12 @@ class HttpFilter(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, optional=True, group="config_type"
     )
 
+    config_discovery: "_____config__core__v3__.ExtensionConfigSource | None" = (
+        betterproto2.field(
+            5, betterproto2.TYPE_MESSAGE, optional=True, group="config_type"
+        )
+    )
+
     is_optional: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
 
     disabled: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
@@ -351,6 +366,113 @@ default_message_pool.register_message(
     "envoy.extensions.filters.network.http_connection_manager.v3",
     "ResponseMapper",
     ResponseMapper,
+)
+
+
+@dataclass(eq=False, repr=False)
+class ScopedRds(betterproto2.Message):
+    scoped_rds_config_source: "_____config__core__v3__.ConfigSource | None" = (
+        betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    )
+
+
+default_message_pool.register_message(
+    "envoy.extensions.filters.network.http_connection_manager.v3",
+    "ScopedRds",
+    ScopedRds,
+)
+
+
+@dataclass(eq=False, repr=False)
+class ScopedRoutes(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - config_specifier:
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    scope_key_builder: "ScopedRoutesScopeKeyBuilder | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    rds_config_source: "_____config__core__v3__.ConfigSource | None" = (
+        betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    )
+
+    scoped_rds: "ScopedRds | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, optional=True, group="config_specifier"
+    )
+
+
+default_message_pool.register_message(
+    "envoy.extensions.filters.network.http_connection_manager.v3",
+    "ScopedRoutes",
+    ScopedRoutes,
+)
+
+
+@dataclass(eq=False, repr=False)
+class ScopedRoutesScopeKeyBuilder(betterproto2.Message):
+    fragments: "list[ScopedRoutesScopeKeyBuilderFragmentBuilder]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+
+
+default_message_pool.register_message(
+    "envoy.extensions.filters.network.http_connection_manager.v3",
+    "ScopedRoutes.ScopeKeyBuilder",
+    ScopedRoutesScopeKeyBuilder,
+)
+
+
+@dataclass(eq=False, repr=False)
+class ScopedRoutesScopeKeyBuilderFragmentBuilder(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - type:
+    """
+
+    header_value_extractor: "ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True, group="type"
+    )
+
+
+default_message_pool.register_message(
+    "envoy.extensions.filters.network.http_connection_manager.v3",
+    "ScopedRoutes.ScopeKeyBuilder.FragmentBuilder",
+    ScopedRoutesScopeKeyBuilderFragmentBuilder,
+)
+
+
+@dataclass(eq=False, repr=False)
+class ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor(
+    betterproto2.Message
+):
+    """
+
+
+    Oneofs:
+        - extract_type:
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    element_separator: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    index: "int | None" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32, optional=True, group="extract_type"
+    )
+
+
+default_message_pool.register_message(
+    "envoy.extensions.filters.network.http_connection_manager.v3",
+    "ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor",
+    ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor,
 )
 
 
