@@ -172,7 +172,7 @@ def _check_certificates(path: Path, content: bytes) -> None:
     try:
         # Bundles have comments in any encoding; what is between the lines of PEM is ASCII.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=content.decode("ascii", "ignore"))
-    except ssl.SSLError:
+    except (ssl.SSLError, ValueError):
         raise ValueError(f"{path}: not certificates in PEM") from None
 
 
