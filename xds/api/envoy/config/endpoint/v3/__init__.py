@@ -12,7 +12,6 @@ __all__ = (
     "UpstreamLocalityStats",
 )
 
-import datetime
 from dataclasses import dataclass
 
 import betterproto2
@@ -46,13 +45,6 @@ class ClusterStats(betterproto2.Message):
     )
 
     total_dropped_requests: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
-
-    load_report_interval: "datetime.timedelta | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ____google__protobuf__.Duration,
-        optional=True,
-    )
 
 
 default_message_pool.register_message(
