@@ -46,6 +46,12 @@ class Address(NamedTuple):
         address = _ip(self.host)
         return self.host == "localhost" if address is None else address.is_loopback
 
+    @property
+    def canonical_host(self) -> str:
+        """The host as a certificate names it: an IP address in its shortest form, a name without the last dot."""
+        address = _ip(self.host)
+        return self.host.removesuffix(".") if address is None else address.compressed
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -17,16 +17,42 @@ import typer
 from typer.exceptions import TyperException
 
 from xdserve.demo import SCENARIOS
+from xdserve.flags import (
+    AdminAddress,
+    AdmissionRate,
+    AllowAnonymous,
+    AllowedHosts,
+    AllowPlaintext,
+    Config,
+    ConnectionAge,
+    Domain,
+    Drain,
+    LastGood,
+    Linger,
+    LogFormat,
+    LogLevel,
+    NameBackends,
+    Patience,
+    Source,
+    StateDirectory,
+    TrustDomain,
+    TrustedHops,
+    XdsAddress,
+    XdsCert,
+    XdsClientCa,
+    XdsKey,
+    XdsTokens,
+    flag,
+)
 
 if TYPE_CHECKING:
+    from bootstrap import Address
     from translator.planners.options import Options
     from xdserve.settings import Settings
 
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # as a shell says it of a program ended by SIGPIPE
-
-_SETTINGS = "Settings"
 
 S = TypeVar("S")
 
@@ -52,41 +78,6 @@ class Output(StrEnum):
     JSON = "json"
 
 
-def _flag(text: str, metavar: str | None = None, panel: str | None = _SETTINGS) -> Any:  # noqa: ANN401 - typer's type
-    return typer.Option(help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
-
-
-def _switch(name: str, text: str) -> Any:  # noqa: ANN401 - typer's type
-    return typer.Option(name, help=text, rich_help_panel=_SETTINGS, show_default=False)
-
-
-# The flags of settings: one for each field of `xdserve.settings.Settings`, with its description.
-Config = Annotated[Path | None, _flag("File of settings (YAML), also XDSERVE_CONFIG", "FILE")]
-Source = Annotated[str | None, _flag("Directory of YAML and JSON files to read and to watch", "DIR")]
-AllowPlaintext = Annotated[
-    bool | None,
-    _switch("--allow-plaintext", "Serve xDS as plain text on an address that others can reach (no TLS, no identity)"),
-]
-XdsAddress = Annotated[str | None, _flag("Where Envoys connect; loopback only, unless allow_plaintext", "HOST:PORT")]
-AdminAddress = Annotated[str | None, _flag("Where health, metrics and debug output are served", "HOST:PORT")]
-Domain = Annotated[str | None, _flag("Domain of derived hosts: <name>-<namespace>.<domain>", "NAME")]
-AllowedHosts = Annotated[
-    list[str] | None,
-    _flag("Further hosts each namespace may claim: names, *.NAME or *; namespace * means every one", "NAMESPACE=HOST"),
-]
-NameBackends = Annotated[
-    bool | None, _switch("--name-backends-in-errors", "Name the backend in the answers that a gateway gives itself")
-]
-TrustedHops = Annotated[
-    str | None, _flag("Proxies in front of the gateways whose X-Forwarded-For is believed", "NUMBER")
-]
-Linger = Annotated[
-    str | None, _flag("Seconds a cluster stays with Envoy after the last route to it is gone", "SECONDS")
-]
-LogLevel = Annotated[str | None, _flag("Least severe messages to log", "LEVEL")]
-LogFormat = Annotated[str | None, _flag("Form of the log: auto is console on a terminal, json elsewhere", "FORMAT")]
-
-
 @app.callback(invoke_without_command=True)
 def _program(
     context: typer.Context,
@@ -107,13 +98,25 @@ def _program(
 def serve(
     source: Source = None,
     xds_address: XdsAddress = None,
+    xds_cert: XdsCert = None,
+    xds_key: XdsKey = None,
+    xds_client_ca: XdsClientCa = None,
+    xds_tokens: XdsTokens = None,
+    trust_domain: TrustDomain = None,
     allow_plaintext: AllowPlaintext = None,
+    allow_anonymous: AllowAnonymous = None,
     admin_address: AdminAddress = None,
     domain: Domain = None,
     allowed_hosts: AllowedHosts = None,
     name_backends_in_errors: NameBackends = None,
     trusted_hops: TrustedHops = None,
     linger: Linger = None,
+    patience: Patience = None,
+    admission_rate: AdmissionRate = None,
+    connection_age: ConnectionAge = None,
+    drain: Drain = None,
+    last_good: LastGood = None,
+    state_directory: StateDirectory = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     config: Config = None,
@@ -129,6 +132,9 @@ def serve(
     if settings.source is None:
         _say("--source: not given, allowed a directory (also XDSERVE_SOURCE, or source in the file of settings)")
         raise typer.Exit(USAGE)
+    if settings.last_good and settings.state_path is None:
+        _say("--state-directory: not given, allowed a directory (there is no home directory), or --no-last-good")
+        raise typer.Exit(USAGE)
     log.configure(settings.log_level, settings.log_format)
 
     from xdserve.app import serve as run
@@ -139,7 +145,7 @@ def serve(
 @app.command()
 def translate(
     paths: Annotated[list[Path], typer.Argument(help="Files and directories of objects.", metavar="PATH...")],
-    gateway: Annotated[str | None, _flag("Print this gateway alone.", "NS/NAME", None)] = None,
+    gateway: Annotated[str | None, flag("Print this gateway alone.", "NS/NAME", None)] = None,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="Form of the output.", metavar="yaml|json")
     ] = Output.YAML,
@@ -174,7 +180,7 @@ def validate(
         list[Path], typer.Argument(help="Files and directories of objects; - is standard input.", metavar="PATH...")
     ],
     context: Annotated[
-        list[Path] | None, _flag("Objects that are there too and are not asked about; may be repeated.", "PATH", None)
+        list[Path] | None, flag("Objects that are there too and are not asked about; may be repeated.", "PATH", None)
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Take what only a cluster can know (Services, endpoints) for errors.")
@@ -183,7 +189,7 @@ def validate(
         bool, typer.Option("--envoy", help="Have an Envoy check everything that translation gives.")
     ] = False,
     envoy_binary: Annotated[
-        Path | None, _flag("The Envoy to check with, rather than that of the extra demo or on PATH.", "FILE", None)
+        Path | None, flag("The Envoy to check with, rather than that of the extra demo or on PATH.", "FILE", None)
     ] = None,
     output: Annotated[
         Report, typer.Option("--output", "-o", help="Form of the output.", metavar="text|json")
@@ -265,32 +271,54 @@ def diff(
 
 @app.command()
 def bootstrap(
-    gateway: Annotated[str, _flag("The gateway that the Envoy serves.", "NS/NAME", None)],
-    xds_address: Annotated[str, _flag("Where the Envoy finds xdserve.", "HOST:PORT", None)],
+    gateway: Annotated[str, flag("The gateway that the Envoy serves.", "NS/NAME", None)],
+    xds_address: Annotated[
+        list[str], flag("Where the Envoy finds xdserve; may be repeated, for replicas.", "HOST:PORT", None)
+    ],
+    ca: Annotated[Path | None, flag("Authorities of the server's certificate (PEM): use TLS.", "FILE", None)] = None,
+    server_name: Annotated[
+        str | None, flag("Name in the server's certificate [default: a host of --xds-address].", "NAME", None)
+    ] = None,
+    cert: Annotated[Path | None, flag("The Envoy's own certificate (PEM), for mutual TLS.", "FILE", None)] = None,
+    key: Annotated[Path | None, flag("Private key of --cert (PEM).", "FILE", None)] = None,
+    token_file: Annotated[Path | None, flag("The Envoy's bearer token, alone in a file.", "FILE", None)] = None,
+    directory: Annotated[
+        Path | None, flag("Write envoy.yaml (or .json) and what it names here, rather than print.", "DIR", None)
+    ] = None,
     node_id: Annotated[
-        str | None, _flag("Name of this Envoy among those of its gateway [default: NS/NAME/HOSTNAME].", "ID", None)
+        str | None, flag("Name of this Envoy among those of its gateway [default: NS/NAME/HOSTNAME].", "ID", None)
     ] = None,
     admin_address: Annotated[
-        str | None, _flag("Where the Envoy serves its admin interface [default: 127.0.0.1:9901].", "HOST:PORT", None)
+        str | None, flag("Where the Envoy serves its admin interface [default: 127.0.0.1:9901].", "HOST:PORT", None)
     ] = None,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="Form of the output.", metavar="yaml|json")
     ] = Output.YAML,
 ) -> None:
-    """Print the bootstrap configuration of a stock Envoy: `envoy --config-path FILE`."""
+    """Print the bootstrap configuration of a stock Envoy: `envoy --config-path FILE`.
+
+    Credentials are files that Envoy reads again when they are replaced; that takes --directory.
+    """
     import bootstrap as made
 
     _check_gateway(gateway)
+    servers = [_server(text) for text in xds_address]
+    admin = _address("--admin-address", admin_address or str(made.DEFAULT_ADMIN))
+    files = {"ca": ca, "cert": cert, "key": key, "token_file": token_file, "directory": directory}
     try:
-        flag, found = "--xds-address", xds_address
-        server = made.Address.parse(xds_address)
-        flag, found = "--admin-address", admin_address or str(made.DEFAULT_ADMIN)
-        admin = made.Address.parse(found)
-        flag, found = ("--node-id", node_id) if node_id is not None else ("--xds-address", xds_address)
-        content = made.render(gateway, server, node_id=node_id, admin_address=admin)
+        paths = {name: path.absolute() for name, path in files.items() if path is not None}
+        credentials = made.Credentials(server_name=server_name, **paths)
+        content = made.render(gateway, servers, credentials=credentials, node_id=node_id, admin_address=admin)
+    except made.CredentialsError as error:
+        _wrong("--" + error.field.replace("_", "-"), server_name if error.field == "server_name" else None, str(error))
     except ValueError as error:
-        _wrong(flag, found, str(error))
-    _print(made.to_yaml(content) if output is Output.YAML else made.to_json(content))
+        _wrong("--node-id", node_id or made.default_node_id(gateway), str(error))
+    text = made.to_yaml(content) if output is Output.YAML else made.to_json(content)
+    if directory is None:
+        _print(text)
+        return
+    secrets = {name: made.to_yaml(secret) for name, secret in made.secrets(credentials, servers).items()}
+    _write(directory, {**secrets, f"envoy.{output}": text})
 
 
 @app.command()
@@ -309,12 +337,12 @@ def router() -> None:
 def demo(
     plain: Annotated[bool, typer.Option("--plain", help="Print lines only, no live display.")] = False,
     seconds: Annotated[float, typer.Option(help="Least time of a step.", metavar="N")] = 5.0,
-    json: Annotated[Path | None, _flag("Write the figures to this file.", "FILE", None)] = None,
+    json: Annotated[Path | None, flag("Write the figures to this file.", "FILE", None)] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave it running at the end, and print addresses to try.")
     ] = False,
-    envoy: Annotated[Path | None, _flag("An Envoy other than the one of xdserve[demo].", "FILE", None)] = None,
-    scenario: Annotated[str | None, _flag(f"Play one step alone: {', '.join(SCENARIOS)}.", "NAME", None)] = None,
+    envoy: Annotated[Path | None, flag("An Envoy other than the one of xdserve[demo].", "FILE", None)] = None,
+    scenario: Annotated[str | None, flag(f"Play one step alone: {', '.join(SCENARIOS)}.", "NAME", None)] = None,
 ) -> None:
     """Edit, break and kill what runs behind three stock Envoys while traffic goes on, and measure what users get."""
     if not 0.1 <= seconds <= 600:
@@ -408,8 +436,36 @@ def _check_gateway(gateway: str) -> None:
         _wrong("--gateway", gateway, str(error))
 
 
-def _wrong(where: str, found: str, allowed: str) -> NoReturn:
-    _say(f"{where}: found {found!r}, allowed {allowed}")
+def _server(text: str) -> Address:
+    address = _address("--xds-address", text)
+    if address.port == 0:
+        _wrong("--xds-address", text, "a port 1..65535")
+    return address
+
+
+def _address(where: str, text: str) -> Address:
+    from bootstrap import Address
+
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        _wrong(where, text, str(error))
+
+
+def _write(directory: Path, files: Mapping[str, str]) -> None:
+    """Replace each file as a whole: an Envoy may be watching them."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            new = directory / f".{name}.new"
+            new.write_text(text)
+            new.replace(directory / name)
+    except OSError as error:
+        _wrong("--directory", str(directory), f"a directory that can be written to ({error.strerror})")
+
+
+def _wrong(where: str, found: str | None, allowed: str) -> NoReturn:
+    _say(f"{where}: {'not given' if found is None else f'found {found!r}'}, allowed {allowed}")
     raise typer.Exit(USAGE)
 
 

@@ -104,11 +104,24 @@ class Settings(BaseSettings):
     )
 
     source: Path | None = Field(None, description="Directory of YAML and JSON files to read and to watch")
+    # Above xds_address, whose check looks at them.
     allow_plaintext: bool = Field(
         default=False, description="Serve xDS as plain text on an address that others can reach (no TLS, no identity)"
     )
+    allow_anonymous: bool = Field(
+        default=False, description="Serve xDS over TLS on an address that others can reach, to whoever connects"
+    )
+    xds_cert: Path | None = Field(None, description="Certificate of the xDS port and its chain (PEM): turns TLS on")
+    xds_key: Path | None = Field(None, description="Private key of xds_cert (PEM)", validate_default=True)
+    xds_client_ca: Path | None = Field(
+        None, description="Authorities of client certificates (PEM): every Envoy must show one (mutual TLS)"
+    )
+    xds_tokens: Path | None = Field(
+        None, description="File of the bearer tokens of gateways (YAML, SHA-256 digests): every Envoy must send one"
+    )
+    trust_domain: str = Field("cluster.local", description="Trust domain of the names in client certificates")
     xds_address: AddressSetting = Field(
-        Address("127.0.0.1", 18000), description="Where Envoys connect; loopback only, unless allow_plaintext"
+        Address("127.0.0.1", 18000), description="Where Envoys connect; others than loopback need TLS and an identity"
     )
     admin_address: AddressSetting = Field(
         Address("127.0.0.1", 19000), description="Where health, metrics and debug output are served"
@@ -130,26 +143,77 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Seconds a cluster stays with Envoy after the last route to it is gone",
     )
+    patience: float = Field(
+        15.0,
+        ge=1,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds until a missing answer of an Envoy is told, and what does not depend on it goes on",
+    )
+    admission_rate: float = Field(
+        1000.0,
+        ge=1,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Streams a second that are let in; more get RESOURCE_EXHAUSTED and come again",
+    )
+    connection_age: float = Field(
+        1800.0,
+        ge=0,
+        le=604_800,
+        allow_inf_nan=False,
+        description="Seconds until a connection is ended, so that Envoys spread over replicas; 0: never",
+    )
+    drain: float = Field(
+        5.0,
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+        description="Seconds over which streams are ended when the program stops",
+    )
+    last_good: bool = Field(
+        default=True, description="Keep what Envoys accepted over a restart, to serve it where the present is refused"
+    )
+    state_directory: Path | None = Field(
+        None, description="Where last_good is kept; without it $XDG_STATE_HOME/xdserve or ~/.local/state/xdserve"
+    )
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe messages to log")
     log_format: LogFormat = Field(
         LogFormat.AUTO, description="Form of the log: auto is console on a terminal, json elsewhere"
     )
 
-    @field_validator("xds_address")
+    @property
+    def state_path(self) -> Path | None:
+        """``state_directory`` or its default (XDG Base Directory Specification); None without a home directory."""
+        return self.state_directory or _state_home()
+
+    @field_validator("xds_key")
     @classmethod
-    def _plain_text_stays_here(cls, value: Address, info: ValidationInfo) -> Address:
-        # A wrong allow_plaintext is missing here, and reported itself.
-        if not value.is_loopback and not info.data.get("allow_plaintext", True):
-            raise _wrong(
-                "a loopback address: xDS is plain text, and --allow-plaintext must say that others may read it"
-            )
+    def _both_or_none(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        # What is wrong itself is missing in the data, here and below: it is told once.
+        if "xds_cert" in info.data and (value is None) != (info.data["xds_cert"] is None):
+            raise _wrong("a file, as xds_cert is given" if value is None else "none without xds_cert")
         return value
 
-    @field_validator("domain")
+    @field_validator("xds_client_ca")
     @classmethod
-    def _is_domain(cls, value: str) -> str:
+    def _needs_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("xds_cert", value) is None:
+            raise _wrong("none without xds_cert: client certificates are a part of TLS")
+        return value
+
+    @field_validator("xds_address")
+    @classmethod
+    def _stays_here_or_is_guarded(cls, value: Address, info: ValidationInfo) -> Address:
+        if not value.is_loopback and info.data.keys() >= _GUARDS and (lacking := _lacking(info.data)):
+            raise _wrong(f"a loopback address: {lacking}")
+        return value
+
+    @field_validator("domain", "trust_domain")
+    @classmethod
+    def _is_domain(cls, value: str, info: ValidationInfo) -> str:
         if not _DOMAIN.fullmatch(value.lower()):
-            raise _wrong("a DNS name, as in example.com")
+            raise _wrong(f"a DNS name, as in {cls.model_fields[str(info.field_name)].default}")
         return value.lower()
 
     @field_validator("allowed_hosts")
@@ -162,6 +226,31 @@ class Settings(BaseSettings):
                 if not _PATTERN.fullmatch(pattern.lower()):
                     raise _wrong(f"a DNS name, *.NAME or * instead of {short(pattern)}")
         return {namespace: tuple(p.lower() for p in patterns) for namespace, patterns in value.items()}
+
+
+_GUARDS = {"allow_plaintext", "allow_anonymous", "xds_cert", "xds_client_ca", "xds_tokens"}
+
+
+def _lacking(given: Mapping[str, Any]) -> str | None:
+    """What keeps xDS from an address that others can reach, in words; None if nothing does."""
+    identified = given["xds_client_ca"] is not None or given["xds_tokens"] is not None
+    if given["xds_cert"] is not None:
+        free = identified or given["allow_anonymous"]
+        return None if free else "without xds_tokens or xds_client_ca any peer is served, and needs --allow-anonymous"
+    if identified:
+        # Also with leave for plain text: whoever reads a token once is that gateway from then on.
+        return "tokens are not taken as plain text, and need xds_cert"
+    return None if given["allow_plaintext"] else "without xds_cert xDS is plain text, and needs --allow-plaintext"
+
+
+def _state_home() -> Path | None:
+    home = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if home.is_absolute():  # others are to be ignored
+        return home / "xdserve"
+    try:
+        return Path.home() / ".local" / "state" / "xdserve"
+    except RuntimeError:
+        return None
 
 
 class _Source(NamedTuple):
@@ -234,7 +323,9 @@ def _yaml_words(error: Exception) -> str:
 
 def _line(details: ErrorDetails, sources: Sequence[_Source]) -> str:
     setting, *path = details["loc"]
-    source = next(source for source in sources if setting in source.values)
+    source = next((source for source in sources if setting in source.values), None)
+    if source is None:
+        return f"{flag_of(str(setting))}: not given, allowed {_allowed(details)}"
     where = source.name(str(setting)) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     if details["type"] == "extra_forbidden":
         return f"{where}: no such setting, allowed {', '.join(Settings.model_fields)}"

@@ -39,6 +39,12 @@ def test_defaults() -> None:
     assert settings.domain == "example.com"
     assert settings.allowed_hosts == {}
     assert (settings.name_backends_in_errors, settings.trusted_hops, settings.linger) == (False, 0, 5.0)
+    assert (settings.xds_cert, settings.xds_key, settings.xds_client_ca, settings.xds_tokens) == (None,) * 4
+    assert (settings.allow_plaintext, settings.allow_anonymous) == (False, False)
+    assert settings.trust_domain == "cluster.local"
+    assert (settings.patience, settings.admission_rate) == (15, 1000)
+    assert (settings.connection_age, settings.drain) == (1800, 5)
+    assert settings.last_good is True
 
 
 def test_settings_do_not_change() -> None:
@@ -64,6 +70,12 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
     values = {
         "source": "objects",
         "allow_plaintext": "true",
+        "allow_anonymous": "true",
+        "xds_cert": "tls.crt",
+        "xds_key": "tls.key",
+        "xds_client_ca": "ca.crt",
+        "xds_tokens": "tokens.yaml",
+        "trust_domain": "Corp.Example",
         "xds_address": "0.0.0.0:1",
         "admin_address": "[::1]:0",
         "domain": "models.example",
@@ -71,6 +83,12 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
         "name_backends_in_errors": "true",
         "trusted_hops": "2",
         "linger": "0.5",
+        "patience": "2",
+        "admission_rate": "1.5",
+        "connection_age": "0",
+        "drain": "0",
+        "last_good": "false",
+        "state_directory": "state",
         "log_level": "error",
         "log_format": "json",
     }
@@ -123,6 +141,18 @@ def test_variables_that_kubernetes_sets_for_a_service_do_no_harm(monkeypatch: py
         ("linger", "1e9", "3600 or less"),
         ("linger", "nan", "a finite number"),
         ("allow_plaintext", "perhaps", "true or false"),
+        ("allow_anonymous", "perhaps", "true or false"),
+        ("last_good", "maybe", "true or false"),
+        ("trust_domain", "spiffe://corp", "a DNS name, as in cluster.local"),
+        ("patience", "0", "1 or more"),
+        ("patience", "inf", "a finite number"),
+        ("admission_rate", "0", "1 or more"),
+        ("admission_rate", "many", "a number"),
+        ("connection_age", "-1", "0 or more"),
+        ("connection_age", "30m", "a number"),
+        ("drain", "601", "600 or less"),
+        ("xds_key", "tls.key", "none without xds_cert"),
+        ("xds_client_ca", "ca.crt", "none without xds_cert: client certificates are a part of TLS"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "xml", "'auto', 'console' or 'json'"),
         ("allowed_hosts", "example.org", "NAMESPACE=PATTERN words, as in models=*.example.org"),
@@ -198,9 +228,80 @@ def test_plain_text_stays_on_this_machine_unless_told(address: str) -> None:
     assert str(load({"xds_address": address, "allow_plaintext": True}).xds_address) == address
 
 
+TLS = {"xds_cert": "tls.crt", "xds_key": "tls.key"}
+ANYWHERE = {"xds_address": "0.0.0.0:18000"}
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "[::1]:1"])
-def test_loopback_needs_no_leave(address: str) -> None:
-    assert str(load({"xds_address": address}).xds_address) == address
+@pytest.mark.parametrize("given", [{}, TLS, {"xds_tokens": "tokens.yaml"}, {**TLS, "xds_client_ca": "ca.crt"}])
+def test_loopback_needs_no_leave(address: str, given: dict[str, str]) -> None:
+    assert str(load({"xds_address": address, **given}).xds_address) == address
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {**TLS, "xds_tokens": "tokens.yaml"},
+        {**TLS, "xds_client_ca": "ca.crt"},
+        {**TLS, "xds_client_ca": "ca.crt", "xds_tokens": "tokens.yaml"},
+        {**TLS, "allow_anonymous": True},
+        {"allow_plaintext": True},
+    ],
+)
+def test_others_are_served_by_tls_and_identity_or_by_leave(given: dict[str, object]) -> None:
+    assert load({**ANYWHERE, **given}).xds_address.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (TLS, "any peer is served, and needs --allow-anonymous"),
+        ({**TLS, "allow_plaintext": True}, "any peer is served, and needs --allow-anonymous"),
+        ({"allow_anonymous": True}, "xDS is plain text, and needs --allow-plaintext"),
+        ({"xds_tokens": "tokens.yaml"}, "tokens are not taken as plain text, and need xds_cert"),
+        (
+            {"xds_tokens": "tokens.yaml", "allow_plaintext": True, "allow_anonymous": True},
+            "tokens are not taken as plain text, and need xds_cert",
+        ),
+    ],
+)
+def test_no_leave_is_read_out_of_another(given: dict[str, object], said: str) -> None:
+    (line,) = lines(flags={**ANYWHERE, **given})
+    assert line.startswith("--xds-address: found '0.0.0.0:18000', allowed a loopback address: ")
+    assert line.endswith(said)
+
+
+def test_a_certificate_needs_its_key_wherever_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lines(flags={"xds_cert": "tls.crt"}) == ["--xds-key: not given, allowed a file, as xds_cert is given"]
+    monkeypatch.setenv("XDSERVE_XDS_KEY", "tls.key")
+    assert load({"xds_cert": "tls.crt"}).xds_key == Path("tls.key")
+    assert lines() == ["XDSERVE_XDS_KEY: found 'tls.key', allowed none without xds_cert"]
+
+
+def test_what_is_wrong_itself_is_not_told_twice() -> None:
+    wrong = {**ANYWHERE, "xds_cert": 3, "xds_key": "tls.key", "xds_client_ca": "ca.crt"}
+    assert lines(flags=wrong) == ["--xds-cert: found 3, allowed a path"]
+
+
+def test_state_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert load().state_path == tmp_path / ".local/state/xdserve"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
+    assert load().state_path == tmp_path / ".local/state/xdserve"
+    monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
+    assert load().state_path == Path("/var/state/xdserve")
+    assert load({"state_directory": "here"}).state_path == Path("here")
+
+
+def test_without_a_home_directory_there_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert load().state_path is None
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 def complaints(flags: dict[str, object] | None = None, config: Path | None = None) -> tuple[str, ...]:

@@ -1,0 +1,86 @@
+"""The flags of settings: one for each field of `xdserve.settings.Settings`, with its description.
+
+They are read as text, so that a flag, a variable and a file are checked in one place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_SETTINGS = "Settings"
+
+
+def flag(text: str, metavar: str | None = None, panel: str | None = _SETTINGS) -> Any:  # noqa: ANN401 - typer's type
+    """An option that takes a value."""
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+def switch(name: str, text: str) -> Any:  # noqa: ANN401 - typer's type
+    """An option without a value."""
+    return typer.Option(name, help=text, rich_help_panel=_SETTINGS, show_default=False)
+
+
+Config = Annotated[Path | None, flag("File of settings (YAML), also XDSERVE_CONFIG", "FILE")]
+Source = Annotated[str | None, flag("Directory of YAML and JSON files to read and to watch", "DIR")]
+AllowPlaintext = Annotated[
+    bool | None,
+    switch("--allow-plaintext", "Serve xDS as plain text on an address that others can reach (no TLS, no identity)"),
+]
+AllowAnonymous = Annotated[
+    bool | None,
+    switch("--allow-anonymous", "Serve xDS over TLS on an address that others can reach, to whoever connects"),
+]
+XdsCert = Annotated[str | None, flag("Certificate of the xDS port and its chain (PEM): turns TLS on", "FILE")]
+XdsKey = Annotated[str | None, flag("Private key of xds_cert (PEM)", "FILE")]
+XdsClientCa = Annotated[
+    str | None, flag("Authorities of client certificates (PEM): every Envoy must show one (mutual TLS)", "FILE")
+]
+XdsTokens = Annotated[
+    str | None,
+    flag("File of the bearer tokens of gateways (YAML, SHA-256 digests): every Envoy must send one", "FILE"),
+]
+TrustDomain = Annotated[str | None, flag("Trust domain of the names in client certificates", "NAME")]
+XdsAddress = Annotated[
+    str | None, flag("Where Envoys connect; others than loopback need TLS and an identity", "HOST:PORT")
+]
+AdminAddress = Annotated[str | None, flag("Where health, metrics and debug output are served", "HOST:PORT")]
+Domain = Annotated[str | None, flag("Domain of derived hosts: <name>-<namespace>.<domain>", "NAME")]
+AllowedHosts = Annotated[
+    list[str] | None,
+    flag("Further hosts each namespace may claim: names, *.NAME or *; namespace * means every one", "NAMESPACE=HOST"),
+]
+NameBackends = Annotated[
+    bool | None, switch("--name-backends-in-errors", "Name the backend in the answers that a gateway gives itself")
+]
+TrustedHops = Annotated[
+    str | None, flag("Proxies in front of the gateways whose X-Forwarded-For is believed", "NUMBER")
+]
+Linger = Annotated[str | None, flag("Seconds a cluster stays with Envoy after the last route to it is gone", "SECONDS")]
+Patience = Annotated[
+    str | None,
+    flag("Seconds until a missing answer of an Envoy is told, and what does not depend on it goes on", "SECONDS"),
+]
+AdmissionRate = Annotated[
+    str | None, flag("Streams a second that are let in; more get RESOURCE_EXHAUSTED and come again", "NUMBER")
+]
+ConnectionAge = Annotated[
+    str | None,
+    flag("Seconds until a connection is ended, so that Envoys spread over replicas; 0: never", "SECONDS"),
+]
+Drain = Annotated[str | None, flag("Seconds over which streams are ended when the program stops", "SECONDS")]
+LastGood = Annotated[
+    bool | None,
+    switch(
+        "--last-good/--no-last-good",
+        "Keep what Envoys accepted over a restart, to serve it where the present is refused",
+    ),
+]
+StateDirectory = Annotated[
+    str | None,
+    flag("Where last_good is kept; without it $XDG_STATE_HOME/xdserve or ~/.local/state/xdserve", "DIR"),
+]
+LogLevel = Annotated[str | None, flag("Least severe messages to log", "LEVEL")]
+LogFormat = Annotated[str | None, flag("Form of the log: auto is console on a terminal, json elsewhere", "FORMAT")]
