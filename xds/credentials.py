@@ -6,6 +6,7 @@ cannot be used then is told once, and the last good state goes on.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -269,8 +270,8 @@ class TokenFile:
         if peer.token is None:
             raise Unproven("no bearer token in authorization")
         if self._clock() - self._looked_at >= self._interval:
-            self._digests = self._files.value()
             self._looked_at = self._clock()
+            self._digests = await asyncio.to_thread(self._files.value)
         gateways = self._digests.gateways(peer.token)
         if not gateways:
             raise Denied("UNAUTHENTICATED", "the bearer token is not known")
@@ -296,47 +297,54 @@ class _Digests:
 
 
 def _tokens(path: Path, content: bytes) -> list[tuple[bytes, str]]:
-    """Digests and gateways of a file. Texts are taken as written: YAML takes some digests for numbers."""
-    root = _composed(path, content)
-    if not isinstance(root, yaml.MappingNode):
-        raise _wrong(path, root, "not a map of gateway -> list of SHA-256 digests")
-    seen: set[str] = set()
-    found = []
-    for key, value in root.value:
-        gateway = _gateway_of(path, key)
-        if gateway in seen:
-            raise _wrong(path, key, "a gateway that stands further up already")
-        seen.add(gateway)
-        found += [(digest, gateway) for digest in _digests_of(path, value)]
-    return found
+    """Digests and gateways of a file.
 
-
-def _composed(path: Path, content: bytes) -> yaml.Node | None:
+    Read event by event: nothing deep is followed, and a digest that YAML takes for a number stays as it is written.
+    """
     try:
-        return yaml.compose(content.decode(), yaml.SafeLoader)
+        return list(_entries(path, yaml.parse(content.decode(), Loader=yaml.CSafeLoader)))
     except yaml.MarkedYAMLError as error:
         # Its own words quote the file, which may hold tokens by mistake.
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{path}{line}: not YAML") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    except (yaml.YAMLError, UnicodeDecodeError):
         raise ValueError(f"{path}: not YAML in UTF-8") from None
 
 
-def _gateway_of(path: Path, node: yaml.Node) -> str:
-    if not isinstance(node, yaml.ScalarNode) or not _GATEWAY.fullmatch(node.value):
-        raise _wrong(path, node, "not a gateway; wanted: <namespace>/<name>")
-    return str(node.value)
+def _entries(path: Path, events: Iterator[yaml.Event]) -> Iterator[tuple[bytes, str]]:
+    next(events)  # the stream begins
+    next(events)  # its document begins, or there is none
+    if not isinstance(root := next(events, None), yaml.MappingStartEvent):
+        raise _wrong(path, root, "not a map of gateway -> list of SHA-256 digests")
+    seen: set[str] = set()
+    while not isinstance(key := next(events), yaml.MappingEndEvent):
+        gateway = _gateway_of(path, key)
+        if gateway in seen:
+            raise _wrong(path, key, "a gateway that stands further up already")
+        seen.add(gateway)
+        for digest in _digests_of(path, events):
+            yield digest, gateway
+    next(events)  # the document ends
+    if not isinstance(more := next(events), yaml.StreamEndEvent):
+        raise _wrong(path, more, "a second document")
 
 
-def _digests_of(path: Path, node: yaml.Node) -> list[bytes]:
-    if not isinstance(node, yaml.SequenceNode):
-        raise _wrong(path, node, "not a list of SHA-256 digests")
-    for item in node.value:
-        if not isinstance(item, yaml.ScalarNode) or not _DIGEST.fullmatch(item.value):
+def _gateway_of(path: Path, event: yaml.Event) -> str:
+    if not isinstance(event, yaml.ScalarEvent) or not _GATEWAY.fullmatch(event.value):
+        raise _wrong(path, event, "not a gateway; wanted: <namespace>/<name>")
+    return str(event.value)
+
+
+def _digests_of(path: Path, events: Iterator[yaml.Event]) -> Iterator[bytes]:
+    if not isinstance(first := next(events), yaml.SequenceStartEvent):
+        raise _wrong(path, first, "not a list of SHA-256 digests")
+    while not isinstance(item := next(events), yaml.SequenceEndEvent):
+        if not isinstance(item, yaml.ScalarEvent) or not _DIGEST.fullmatch(item.value):
             raise _wrong(path, item, "not a SHA-256 digest of 64 hexadecimal digits")
-    return [bytes.fromhex(item.value) for item in node.value]
+        yield bytes.fromhex(item.value)
 
 
-def _wrong(path: Path, node: yaml.Node | None, what: str) -> ValueError:
+def _wrong(path: Path, event: yaml.Event | None, what: str) -> ValueError:
     """Says where, never what stands there: it may be a token by mistake."""
-    return ValueError(f"{path}:{node.start_mark.line + 1}: {what}" if node else f"{path}: {what}")
+    mark = event.start_mark if event else None
+    return ValueError(f"{path}:{mark.line + 1}: {what}" if mark else f"{path}: {what}")

@@ -132,13 +132,14 @@ async def test_a_certificate_without_names_gets_in_and_names_nobody(rig):
         assert (await rig.peer(rig.clients.client())).names == ()
 
 
-@pytest.mark.parametrize("who", ["none", "other authority", "expired", "the server's own"])
+@pytest.mark.parametrize("who", ["none", "other authority", "expired", "of servers", "for servers only"])
 async def test_a_client_without_a_right_certificate_does_not_get_in(rig, who):
     pair = {
         "none": None,
         "other authority": Authority("of clients").client(uris=[IRIS]),
         "expired": rig.clients.client(uris=[IRIS], expired=True),
-        "the server's own": rig.authority.client(uris=[IRIS]),
+        "of servers": rig.authority.client(uris=[IRIS]),
+        "for servers only": rig.clients.server(),
     }[who]
     async with rig.serving():
         error = await rig.refused(pair)

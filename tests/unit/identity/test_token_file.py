@@ -131,13 +131,16 @@ BROKEN = {
     f"{RIGHT}:\n- {digest(RIGHT)}\n": ":1: not a gateway",
     f"[{RIGHT}]: []\n": ":1: not a gateway",
     "models/iris: []\nmodels/iris: []\n": ":2: a gateway that stands further up",
-    f"models/iris: [*{RIGHT}]": ":1: not YAML",
-    f"models/iris: !{RIGHT} [": ":1: not YAML",
-    f"models/iris: [\n{RIGHT}": "not YAML",
-    f"a: []\n---\n{RIGHT}: []": "not YAML",
+    f"models/iris: [*{RIGHT}]": ":1: not a SHA-256 digest",
+    f"models/iris: *{RIGHT}": ":1: not a list",
+    f"*{RIGHT} : []": ":1: not a gateway",
+    f"models/iris: !{RIGHT} [": "not YAML",
+    f"models/iris: [\n{digest(RIGHT)}": "not YAML",
+    f"a/b: []\n---\n{RIGHT}: []": ":2: a second document",
     f"models/iris: [\x00{RIGHT}]": "not YAML",
     "\t": "not YAML",
-    "[" * 1_000: "not YAML",
+    "[" * 100_000: ":1: not a map",
+    "models/iris: " + "[" * 100_000: ":1: not a SHA-256 digest",
 }
 
 
