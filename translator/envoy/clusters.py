@@ -18,7 +18,13 @@ from xds.api.envoy.config.cluster.v3 import (
     ClusterLbPolicy,
     UpstreamConnectionOptions,
 )
-from xds.api.envoy.config.core.v3 import Http1ProtocolOptions, Http2ProtocolOptions, TcpKeepalive
+from xds.api.envoy.config.core.v3 import (
+    ConfigSource,
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    SelfConfigSource,
+    TcpKeepalive,
+)
 from xds.api.envoy.config.core.v3 import HttpProtocolOptions as CommonHttpProtocolOptions
 from xds.api.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions, HttpProtocolOptionsExplicitHttpConfig
 from xds.api.google.protobuf import Any
@@ -51,6 +57,7 @@ def cluster(service: Ref, backend: Backend) -> Rendered:
         # A removed endpoint is gone at once, whatever health checks say of it.
         ignore_health_on_host_removal=True,
         upstream_connection_options=_keepalive(),
+        lrs_server=_this_server(),
     )
     return Rendered(ResourceType.CLUSTER, name, message, backend.origin)
 
@@ -58,6 +65,15 @@ def cluster(service: Ref, backend: Backend) -> Rendered:
 @shared
 def _from_ads() -> ClusterEdsClusterConfig:
     return ClusterEdsClusterConfig(eds_config=ads())
+
+
+@shared
+def _this_server() -> ConfigSource:
+    """Where load reports go: to where the cluster is from.
+
+    Envoy 1.40 reports all its clusters once its bootstrap says where to; this is for who goes by the API.
+    """
+    return ConfigSource(self=SelfConfigSource())
 
 
 @shared
