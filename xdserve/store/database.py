@@ -180,6 +180,6 @@ def _read_file(path: Path) -> tuple[sqlite3.Connection, Memories]:
     except BaseException as error:
         if database is not None:
             database.close()
-        if isinstance(error, sqlite3.Error) and is_damage(error):
+        if is_damage(error):
             raise Unusable(f"it is damaged: {error}") from error
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -104,7 +105,9 @@ class Keeper:
         finally:
             closed = self._thread.submit(self._store.close)
             self._thread.shutdown(wait=False)
-        await asyncio.wait({asyncio.wrap_future(closed)}, timeout=deadline)
+        waiting = asyncio.wrap_future(closed)
+        await asyncio.wait({waiting}, timeout=deadline)
+        waiting.cancel()  # a thread that comes back later finds nobody to tell
         if self.pending:
             logger.warning("last good versions lost", names=self.pending)
 
@@ -166,7 +169,8 @@ class Keeper:
         kind = getattr(error, "sqlite_errorname", type(error).__name__)
         if kind not in self._told:
             self._told.add(kind)
-            logger.error("last good versions not written", kind=kind, cause=str(error))
+            ours = None if isinstance(error, OSError | sqlite3.Error) else error
+            logger.error("last good versions not written", kind=kind, cause=str(error), exc_info=ours)
 
     def _succeeded(self) -> None:
         if self._told:

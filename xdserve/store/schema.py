@@ -62,7 +62,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
     Raises:
         Unusable: it is to be moved aside.
-        sqlite3.Error: damage (see is_damage), or the machine cannot serve it.
+        sqlite3.Error, UnicodeDecodeError: damage (see is_damage), or the machine cannot serve it.
         OSError: it cannot be opened for writing.
     """
     make_private(path)
@@ -83,8 +83,12 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether the error is of the file's content, not of the machine (disk full, read-only, no permission)."""
+    if isinstance(error, UnicodeDecodeError):  # the module cannot decode SQLite's words about a bad name
+        return True
+    if not isinstance(error, sqlite3.Error):
+        return False
     code = getattr(error, "sqlite_errorcode", None)
     return code is None or code & 0xFF not in _ENVIRONMENT
 
