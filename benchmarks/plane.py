@@ -14,7 +14,7 @@ from translator.planners.options import Options
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from xds.server import METHOD, SERVICE, Server, StreamInfo
-from xds.session import Acknowledged, Event, Response
+from xds.session import Acknowledged, Event, Response, Terms
 from xds.types import ResourceType
 from xds.wire import decode, encode
 from xdserve.offline import Scopes
@@ -48,6 +48,9 @@ class Acks:
     def sent(self, _: StreamInfo, __: Response) -> None:
         """Not measured."""
 
+    def rejections(self, _: str, __: object) -> None:
+        """Nothing is refused."""
+
     def refused(self, peer: str, status: str, message: str) -> None:
         raise RuntimeError(f"{peer}: {status}: {message}")
 
@@ -63,7 +66,7 @@ class Plane:
 
     def __init__(self) -> None:
         self.acks = Acks()
-        self.server = Server(identifier="benchmark", linger=1.0, observer=self.acks)
+        self.server = Server(Terms(identifier="benchmark", linger=1.0), self.acks)
         self.pipeline = Pipeline(Options(), self.server, Scopes())
         self.held = 0
 

@@ -17,8 +17,10 @@ import grpc.aio
 
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest
+from xds.gateway import Gateway
+from xds.memory import Rejection
 from xds.scope import Changes, Scope
-from xds.session import DeltaSession, Event, ProtocolError, Response, TypeView
+from xds.session import Event, ProtocolError, Response, Session, Terms, TypeView
 from xds.types import ResourceType
 from xds.wire import DecodeError, Resource, decode
 
@@ -94,6 +96,9 @@ class Observer(Protocol):
     def sent(self, stream: StreamInfo, response: Response) -> None:
         """A response is about to be written."""
 
+    def rejections(self, gateway: str, rejections: tuple[Rejection, ...]) -> None:
+        """What Envoys refuse of what a gateway is to have; all of it, whenever it is something else than before."""
+
     def refused(self, peer: str, status: str, message: str) -> None:
         """A stream was ended for what the client did, or refused at its start."""
 
@@ -103,16 +108,13 @@ class _Stream:
 
     __slots__ = ("_wake", "info", "over", "session")
 
-    def __init__(self, info: StreamInfo, session: DeltaSession) -> None:
+    session: Session
+
+    def __init__(self, info: StreamInfo) -> None:
         self.info = info
-        self.session = session
         self.over: ProtocolError | bool = False
         """Whether the stream is to end: True for well, or the error to end it with."""
         self._wake = asyncio.Event()
-
-    def mark(self, changes: Changes) -> None:
-        self.session.mark(changes)
-        self._wake.set()
 
     def wake(self) -> None:
         self._wake.set()
@@ -131,17 +133,6 @@ class _Stream:
         self._wake.clear()
 
 
-class _Gateway:
-    """A scope and the streams over it; until something was `published`, nobody knows what the gateway is to have."""
-
-    __slots__ = ("published", "scope", "streams")
-
-    def __init__(self, name: str) -> None:
-        self.published = False
-        self.scope = Scope(name)
-        self.streams: dict[int, _Stream] = {}
-
-
 class Server:
     """Serves scopes to Envoys by delta ADS.
 
@@ -150,8 +141,7 @@ class Server:
     after a restart in which its service could not be read.
 
     Args:
-        identifier: name of this control plane, told to each client.
-        linger: seconds that a cluster stays after the routes to it are gone.
+        terms: what all sessions have in common.
         observer: is told what happens.
         clock: seconds, monotonic.
         now: the time of day, for people.
@@ -159,19 +149,18 @@ class Server:
 
     def __init__(
         self,
-        *,
-        identifier: str,
-        linger: float,
+        terms: Terms,
         observer: Observer,
+        *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._identifier = identifier
-        self._linger = linger
+        self._terms = terms
         self._observer = observer
         self._clock = clock
         self._now = now
-        self._gateways: dict[str, _Gateway] = {}
+        self._gateways: dict[str, Gateway] = {}
+        self._streams: dict[str, dict[int, _Stream]] = {}
         self._ids = itertools.count(1)
         self._closed: str | None = _UNREADY
         self._grpc: grpc.aio.Server | None = None
@@ -205,8 +194,8 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Accept nothing new, end the streams, and cut those still there after `grace` seconds."""
         self._closed = _STOPPING
-        for gateway in self._gateways.values():
-            for stream in gateway.streams.values():
+        for streams in self._streams.values():
+            for stream in streams.values():
                 stream.end(ProtocolError("UNAVAILABLE", _STOPPING))
         if self._grpc is not None:
             await self._grpc.stop(grace)
@@ -218,16 +207,20 @@ class Server:
     ) -> Changes:
         """Change what a gateway is to have, and wake its streams; say what really changed."""
         target = self._gateway(gateway)
-        changes = target.scope.update(put, remove)
-        for stream in target.streams.values():
-            stream.mark(changes)
-        target.published = True
+        rejections = target.rejections()
+        changes = target.publish(put, remove)
+        self._told(target, rejections)
         return changes
+
+    def _told(self, gateway: Gateway, before: tuple[Rejection, ...]) -> None:
+        """Tell the observer if Envoys refuse something else of the gateway than before."""
+        if (now := gateway.rejections()) != before:
+            self._observer.rejections(gateway.scope.name, now)
 
     def forget(self, gateway: str) -> None:
         """A gateway is gone: its Envoys lose everything, and its scope goes with the last of them."""
         if known := self._gateways.get(gateway):
-            self.publish(gateway, (), [(kept.type, kept.name) for kept in known.scope.resources()])
+            known.forget()
             self._release(known)
 
     def scope(self, gateway: str) -> Scope | None:
@@ -235,14 +228,14 @@ class Server:
         known = self._gateways.get(gateway)
         return known.scope if known else None
 
-    def _gateway(self, name: str) -> _Gateway:
+    def _gateway(self, name: str) -> Gateway:
         if name not in self._gateways:
-            self._gateways[name] = _Gateway(name)
+            self._gateways[name] = Gateway(name, self._terms)
         return self._gateways[name]
 
-    def _release(self, gateway: _Gateway) -> None:
+    def _release(self, gateway: Gateway) -> None:
         """Keep no empty gateway that nobody is connected to: clients choose the names."""
-        if not gateway.streams and not len(gateway.scope):
+        if not gateway.connected and not len(gateway.scope):
             self._gateways.pop(gateway.scope.name, None)
 
     # -- Questions ---------------------------------------------------------------------------------------------
@@ -251,21 +244,27 @@ class Server:
         """All connected Envoys."""
         return [
             NodeView(stream=stream.info, types=tuple(stream.session.view()))
-            for gateway in self._gateways.values()
-            for stream in gateway.streams.values()
+            for streams in self._streams.values()
+            for stream in streams.values()
         ]
+
+    def rejections(self, gateway: str) -> tuple[Rejection, ...]:
+        """What Envoys refuse of what a gateway is to have."""
+        known = self._gateways.get(gateway)
+        return known.rejections() if known else ()
 
     def connected(self, gateway: str) -> int:
         """How many Envoys of the gateway are connected."""
         known = self._gateways.get(gateway)
-        return len(known.streams) if known else 0
+        return known.connected if known else 0
 
     def acknowledged(self, gateway: str, type_: ResourceType, name: str, version: str) -> Consent:
         """How many of the gateway's connected Envoys say that they have this version of the resource."""
         known = self._gateways.get(gateway)
-        if known is None or not known.streams:
+        speakers = [session for session in known.sessions if type_ in session.types] if known else []
+        if not speakers:
             return Consent.NO_ENVOY
-        said = {stream.session.acknowledged(type_, name) == version for stream in known.streams.values()}
+        said = {session.acknowledged(type_, name) == version for session in speakers}
         if said == {True, False}:
             return Consent.SOME
         return Consent.ALL if said == {True} else Consent.NONE
@@ -291,22 +290,26 @@ class Server:
     async def _serve(self, request: DeltaDiscoveryRequest, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         gateway = self._gateway(_gateway_of(request.node))
         stream = self._stream(gateway, request.node or Node(), context.peer())
-        gateway.streams[stream.info.id] = stream
+        streams = self._streams.setdefault(gateway.scope.name, {})
+        streams[stream.info.id] = stream
         try:
             self._observer.opened(stream.info)
-            self._receive(stream, request)
+            self._receive(stream, gateway, request)
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(self._read(stream, context))
+                reader = tasks.create_task(self._read(stream, gateway, context))
                 await self._write(stream, gateway, context)
                 reader.cancel()
             if isinstance(stream.over, ProtocolError):
                 raise stream.over
         finally:
-            del gateway.streams[stream.info.id]
+            del streams[stream.info.id]
+            if not streams:
+                del self._streams[gateway.scope.name]
+            gateway.leave(stream.info.id, lost=not stream.over or stream.over is True)
             self._release(gateway)
             self._observer.closed(stream.info)
 
-    def _stream(self, gateway: _Gateway, node: Node, peer: str) -> _Stream:
+    def _stream(self, gateway: Gateway, node: Node, peer: str) -> _Stream:
         info = StreamInfo(
             id=next(self._ids),
             gateway=gateway.scope.name,
@@ -316,29 +319,33 @@ class Server:
             connected_since=self._now(),
             known=gateway.published,
         )
-        session = DeltaSession(gateway.scope, linger=self._linger, identifier=self._identifier, prefix=f"{info.id:x}-")
-        return _Stream(info, session)
+        stream = _Stream(info)
+        stream.session = gateway.connect(info.id, node_id=info.node_id, wake=stream.wake, prefix=f"{info.id:x}-")
+        return stream
 
-    async def _read(self, stream: _Stream, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def _read(self, stream: _Stream, gateway: Gateway, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Take requests until the client is done or wrong; either ends the stream."""
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
-                self._receive(stream, _decode(data))
+                self._receive(stream, gateway, _decode(data))
             stream.end()
         except ProtocolError as error:
             stream.end(error)
 
-    def _receive(self, stream: _Stream, request: DeltaDiscoveryRequest) -> None:
-        for event in stream.session.receive(request, self._clock()):
+    def _receive(self, stream: _Stream, gateway: Gateway, request: DeltaDiscoveryRequest) -> None:
+        rejections = gateway.rejections()
+        for event in gateway.receive(stream.info.id, request, self._clock()):
             self._observer.event(stream.info, event)
-        stream.wake()
+        self._told(gateway, rejections)
 
-    async def _write(self, stream: _Stream, gateway: _Gateway, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def _write(self, stream: _Stream, gateway: Gateway, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Send what is to be sent; one response at a time, so that a slow client gets the last version only."""
         while not stream.over:
             if not gateway.published:
                 await stream.changed(None)
                 continue
+            for event in stream.session.overdue(self._clock()):
+                self._observer.event(stream.info, event)
             response = stream.session.next(self._clock())
             if response is not None:
                 self._observer.sent(stream.info, response)

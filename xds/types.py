@@ -34,7 +34,7 @@ class ResourceType(StrEnum):
 
     @property
     def full_state(self) -> bool:
-        """Whether a state-of-the-world response lists all that the client is to have, and a name left out is removed."""
+        """Whether a state-of-the-world response lists all that the client is to have: names left out are removed."""
         return self in _FULL_STATE
 
     @property

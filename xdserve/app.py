@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -19,10 +19,11 @@ from bootstrap.address import Address
 from translator.objects.ref import Ref
 from translator.plan import Finding
 from translator.planners.options import Options
-from xds.server import Server, StreamInfo
-from xds.types import ResourceType
+from xds.memory import Rejection
+from xds.server import Server
+from xds.session import Terms
 from xdserve.admin import AdminError, AdminServer
-from xdserve.ledger import Entry, Ledger, Place, entry, refused_entries
+from xdserve.ledger import Entry, Ledger, Place, entry, rejected_entries
 from xdserve.metrics import KINDS, Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
@@ -37,6 +38,7 @@ DRAIN_SECONDS = 1.0
 """How long streams have to end when the program stops; their Envoys keep what they have."""
 
 SOURCE_ERRORS = "source"
+REJECTIONS = "rejections"
 
 
 def options_of(settings: Settings) -> Options:
@@ -47,6 +49,10 @@ def options_of(settings: Settings) -> Options:
         trusted_hops=settings.trusted_hops,
         name_backends_in_errors=settings.name_backends_in_errors,
     )
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(identifier=socket.gethostname(), linger=settings.linger, patience=settings.patience)
 
 
 async def serve(settings: Settings) -> int:
@@ -100,8 +106,8 @@ class Program:
         self._settings = settings
         self._metrics = Metrics()
         self._ledger = Ledger(lambda: datetime.now(UTC), self._place)
-        self._observer = StreamObserver(self._metrics, self._left, self.refused)
-        self._server = Server(identifier=socket.gethostname(), linger=settings.linger, observer=self._observer)
+        self._observer = StreamObserver(self._metrics, self._left, self.rejections)
+        self._server = Server(_terms(settings), self._observer)
         self._pipeline = Pipeline(options_of(settings), self._server, self)
         self._source = DirectorySource(directory, self)
         self._state = ProgramState(self._pipeline, self._server, self._ledger, lambda: self._ready)
@@ -211,10 +217,9 @@ class Program:
 
     # -- What Envoys refuse --------------------------------------------------------------------------------------
 
-    def refused(self, stream: StreamInfo, kind: ResourceType, refusals: Mapping[str, str]) -> None:
-        """Put what an Envoy refuses now into the ledger, as the fault of the objects that it comes from."""
-        scope = self._server.scope(stream.gateway)
-        self._ledger.say((stream.id, kind), refused_entries(scope, kind, stream.node_id, refusals))
+    def rejections(self, gateway: str, rejections: tuple[Rejection, ...]) -> None:
+        """Put what Envoys refuse now into the ledger, as the fault of the objects that it comes from."""
+        self._ledger.say((gateway, REJECTIONS), rejected_entries(rejections))
 
     # -- Figures -------------------------------------------------------------------------------------------------
 

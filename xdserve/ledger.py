@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -11,8 +11,7 @@ import structlog
 
 from translator.objects.ref import Origin, Ref
 from translator.plan import CONDITION_OF, Condition, Finding, Reason
-from xds.scope import Scope
-from xds.types import ResourceType
+from xds.memory import Cause, Rejection
 
 logger = structlog.get_logger("xdserve.errors")
 
@@ -100,12 +99,17 @@ def entry(finding: Finding) -> Entry:
     return Entry(None, finding.origin.object, finding.origin.field, finding.reason.value, finding.message)
 
 
-def refused_entries(scope: Scope | None, kind: ResourceType, node: str, refusals: Mapping[str, str]) -> list[Entry]:
-    """What an Envoy refuses, as the fault of the objects and fields that it comes from."""
-    entries = []
-    for name, words in refusals.items():
-        held = scope.get(kind, name) if scope else None
-        if held is not None and isinstance(held.origin, Origin):
-            message = f"Envoy {node} refuses {kind.short} {name} and keeps what it has: {words}"
-            entries.append(Entry(None, held.origin.object, held.origin.field, Reason.REJECTED.value, message))
-    return entries
+def rejected_entries(rejections: Iterable[Rejection]) -> Iterator[Entry]:
+    """What Envoys refuse, as the fault of the objects and fields that it comes from."""
+    for found in rejections:
+        if isinstance(found.origin, Origin):
+            yield Entry(None, found.origin.object, found.origin.field, Reason.REJECTED.value, rejected(found))
+
+
+def rejected(found: Rejection) -> str:
+    """What a rejection means, in a line."""
+    what = f"{found.type.short} {found.name} {found.refusal.version}"
+    served = f"version {found.served} is served instead" if found.served else "nothing is served instead"
+    if found.refusal.cause is Cause.QUARANTINED:
+        return f"{what} is in quarantine, {served}: {found.refusal.message}"
+    return f"Envoy {found.refusal.node} refuses {what}, {served}: {found.refusal.message}"

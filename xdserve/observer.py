@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
+from xds.memory import Rejection
 from xds.server import StreamInfo
 from xds.session import Acknowledged, Event, Rejected, Response, UnknownType
 from xds.types import ResourceType
@@ -30,20 +31,19 @@ class _Series:
 class StreamObserver:
     """The server's observer.
 
-    ``left`` is told the gateway of each stream that is over; ``refuses`` all that an Envoy refuses of a type now, its
-    words by the name of the resource.
+    ``left`` is told the gateway of each stream that is over; ``rejections`` all that its Envoys refuse of a gateway,
+    whenever that changes.
     """
 
     def __init__(
         self,
         metrics: Metrics,
         left: Callable[[str], None],
-        refuses: Callable[[StreamInfo, ResourceType, Mapping[str, str]], None],
+        rejections: Callable[[str, tuple[Rejection, ...]], None],
     ) -> None:
         self._metrics = metrics
         self._left = left
-        self._refuses = refuses
-        self._refused: dict[tuple[int, ResourceType], dict[str, str]] = {}
+        self._rejections = rejections
         self._series = {type_: _Series(metrics, type_.short) for type_ in ResourceType}
 
     def opened(self, stream: StreamInfo) -> None:
@@ -58,9 +58,6 @@ class StreamObserver:
         """A stream is over."""
         self._metrics.connected_envoys.dec()
         logger.info("Envoy disconnected", **_who(stream))
-        for type_ in ResourceType:
-            if self._refused.pop((stream.id, type_), None):
-                self._refuses(stream, type_, {})
         self._left(stream.gateway)
 
     def sent(self, stream: StreamInfo, response: Response) -> None:
@@ -81,30 +78,16 @@ class StreamObserver:
                 series = self._series[event.type]
                 series.acks.inc()
                 series.ack_seconds.observe(event.seconds)
-                if (stream.id, event.type) in self._refused:
-                    self._accepted(stream, event)
             case Rejected():
-                self._rejected(stream, event)
+                self._series[event.type].rejections.inc()
             case UnknownType():
                 logger.warning("asked for an unknown type", type_url=event.type_url, **_who(stream))
             case _:
                 pass
 
-    def _rejected(self, stream: StreamInfo, event: Rejected) -> None:
-        self._series[event.type].rejections.inc()
-        refused = self._refused.setdefault((stream.id, event.type), {})
-        # Envoy names what it means; what else was in the response is not to blame.
-        named = [name for name in event.versions if name in event.message] or event.versions
-        refused.update(dict.fromkeys(named, event.message))
-        self._refuses(stream, event.type, refused)
-
-    def _accepted(self, stream: StreamInfo, event: Acknowledged) -> None:
-        refused = self._refused[stream.id, event.type]
-        for name in (*event.versions, *event.removed):
-            refused.pop(name, None)
-        if not refused:
-            del self._refused[stream.id, event.type]
-        self._refuses(stream, event.type, refused)
+    def rejections(self, gateway: str, rejections: tuple[Rejection, ...]) -> None:
+        """What Envoys refuse of what a gateway is to have."""
+        self._rejections(gateway, rejections)
 
     def refused(self, peer: str, status: str, message: str) -> None:
         """A stream was ended for what the client did, or refused at its start."""

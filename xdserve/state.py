@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from translator import names
@@ -15,7 +15,7 @@ from xds.server import Consent, NodeView, Server
 from xds.types import ResourceType
 from xdserve.admin import Condition as ConditionEntry
 from xdserve.admin import ErrorEntry, StatusEntry
-from xdserve.ledger import Dated, Entry, Ledger
+from xdserve.ledger import Dated, Entry, Ledger, rejected
 from xdserve.pipeline import TARGET_KINDS, Pipeline
 from xdserve.printing import SECTIONS, printable
 
@@ -75,8 +75,7 @@ class ProgramState:
         for dated in self._ledger:
             if dated.entry.object is not None:
                 entries.setdefault(dated.entry.object, []).append(dated.entry)
-        refusals = _refusals(self._server.nodes())
-        shown = {found.ref: self._conditions(found, entries, refusals) for found in self._shown()}
+        shown = {found.ref: self._conditions(found, entries) for found in self._shown()}
         for ref, said in entries.items():
             if ref not in shown:
                 shown[ref] = list(_said(said))
@@ -85,28 +84,26 @@ class ProgramState:
     def _shown(self) -> Iterator[Object]:
         return (found for found in self._pipeline.objects if found.KIND in TARGET_KINDS or isinstance(found, Attached))
 
-    def _conditions(
-        self, found: Object, entries: dict[Ref, list[Entry]], refusals: dict[str, str]
-    ) -> list[ConditionEntry]:
+    def _conditions(self, found: Object, entries: dict[Ref, list[Entry]]) -> list[ConditionEntry]:
         said = entries.get(found.ref, [])
         if not isinstance(found, Attached):
             against = _against(said, Condition.PROGRAMMED)
-            return [*_said(said), _condition(GATEWAY_PROGRAMMED, *(against or self._programmed(found.ref, refusals)))]
+            return [*_said(said), _condition(GATEWAY_PROGRAMMED, *(against or self._programmed(found.ref)))]
         target = target_of(found)
         against = _against([*said, *entries.get(target, [])], Condition.PROGRAMMED)
         if against is None and _against(said, Condition.ACCEPTED):
             against = PENDING, "not accepted, so not in force"
-        programmed = against or self._programmed(target, refusals)
+        programmed = against or self._programmed(target)
         return [*_said(said), _condition(Condition.PROGRAMMED.value, *programmed)]
 
-    def _programmed(self, target: Ref, refusals: dict[str, str]) -> tuple[str, str]:
+    def _programmed(self, target: Ref) -> tuple[str, str]:
         """The reason and message of whether the target's Envoys have what its gateway is to have."""
         gateway = names.gateway(target)
         scope = self._server.scope(gateway)
         if self._pipeline.owners.get(gateway) != target or scope is None:
             return NO_GATEWAY, f"{target} has no gateway"
-        if gateway in refusals:
-            return REJECTED, refusals[gateway]
+        if rejections := self._server.rejections(gateway):
+            return REJECTED, "; ".join(map(rejected, rejections))
         connected = self._server.connected(gateway)
         if not connected:
             return NO_GATEWAY, f"no Envoy of {gateway} is connected"
@@ -124,16 +121,6 @@ def _versions(scope: Scope, kind: ResourceType) -> Iterator[dict[str, Any]]:
         held = scope.get(kind, name)
         if held is not None:
             yield {"name": name, "version": held.version, "origin": str(held.origin), "resource": printable(held)}
-
-
-def _refusals(nodes: Iterable[NodeView]) -> dict[str, str]:
-    """Envoy's words for each gateway that refuses something."""
-    return {
-        node.stream.gateway: f"{name}: {refusal.message}"
-        for node in nodes
-        for view in node.types
-        for name, refusal in view.rejected.items()
-    }
 
 
 def _said(entries: list[Entry]) -> Iterator[ConditionEntry]:

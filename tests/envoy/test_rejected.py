@@ -70,12 +70,9 @@ async def test_a_refused_version_is_told_not_repeated_and_replaced_by_the_next(t
             assert await started.variant(headers=tester) == "v2"
             assert await started.variant() == "stable"
             # Who looks is told, in Envoy's words.
-            (node,) = await debug(plane, "/debug/nodes")
-            (rds,) = [one for one in node["types"] if one["type"].endswith("RouteConfiguration")]
-            refusal = rds["rejected"][IRIS]
-            assert (refusal["version"], rds["acknowledged"][IRIS]) == (bad, good)
-            assert BAD_EXPRESSION in refusal["message"]
-            assert "missing )" in refusal["message"]
+            (rejection,) = plane.server.rejections(IRIS)
+            assert (rejection.refusal.version, rejection.served) == (bad, good)
+            assert BAD_EXPRESSION in rejection.refusal.message
             listed = {one["object"]: one["conditions"] for one in await debug(plane, "/debug/status")}
             programmed = listed[f"TrafficPolicy {IRIS}"][-1]
             assert (programmed["type"], programmed["reason"]) == ("Programmed", "Rejected")
@@ -92,15 +89,14 @@ async def test_a_refused_version_is_told_not_repeated_and_replaced_by_the_next(t
             await started.edit(shares(100, 0, [for_testers("b+")]))
             assert await started.variant(headers=tester) == "stable"
             assert plane.rejections()["rds"] == 1
-            (node,) = await debug(plane, "/debug/nodes")
-            assert not any(one["rejected"] for one in node["types"])
+            assert plane.server.rejections(IRIS) == ()
             assert await debug(plane, "/debug/errors") == []
             assert traffic.failed == 0
 
 
 def publish_bad_routes_again(plane):
     """Publish once more what is there."""
-    same = plane.server.scope(IRIS).get(ResourceType.ROUTE, IRIS)
+    same = plane.server.scope(IRIS).wanted(ResourceType.ROUTE, IRIS)
     plane.server.publish(IRIS, [same])
     return same.version
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 from tests.support.model_envoy import CLUSTER, ENDPOINT, LISTENER, ROUTE, make
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from xds.api.google.rpc import Status
-from xds.scope import Scope
-from xds.session import DeltaSession
+from xds.gateway import Gateway
+from xds.session import Terms
 from xds.types import ResourceType
 from xds.wire import decode
 
 __all__ = ["CLUSTER", "ENDPOINT", "LISTENER", "ROUTE", "Client", "Got", "make"]
+
+_numbers = count(1)
+
+
+def terms(linger=5.0, patience=15.0, limit=1 << 20):
+    return Terms(identifier="xdserve-test", linger=linger, patience=patience, limit=limit)
 
 
 @dataclass(frozen=True)
@@ -29,23 +36,31 @@ class Got:
 
 
 class Client:
-    """A session over a scope with the given resources, and a clock that stands still until a test moves it."""
+    """A stream over a gateway with the given resources, and a clock that stands still until a test moves it."""
 
-    def __init__(self, *resources, linger=5.0, limit=1 << 20, scope=None):
-        self.scope = scope or Scope("models/iris")
-        self.scope.update(resources)
+    def __init__(self, *resources, linger=5.0, patience=15.0, limit=1 << 20, gateway=None, node_id="envoy"):
+        self.gateway = gateway or Gateway("models/iris", terms(linger, patience, limit))
+        self.gateway.publish(resources)
+        self.scope = self.gateway.scope
         self.now = 100.0
         self.linger = linger
-        self.limit = limit
+        self.node_id = node_id
+        self.number = None
         self.reconnect()
 
-    def reconnect(self):
-        self.session = DeltaSession(
-            self.scope, linger=self.linger, identifier="xdserve-test", prefix="s-", limit=self.limit
-        )
+    def reconnect(self, *, lost=True):
+        """A new stream; the gateway is told that the one before it was `lost`."""
+        if self.number is not None:
+            self.gateway.leave(self.number, lost=lost)
+        self.number = next(_numbers)
+        self.session = self.gateway.connect(self.number, node_id=self.node_id, prefix="s-")
+
+    def another(self, node_id="another"):
+        """Another Envoy of the same gateway."""
+        return Client(gateway=self.gateway, node_id=node_id)
 
     def publish(self, *put, remove=()):
-        self.session.mark(self.scope.update(put, remove))
+        self.gateway.publish(put, remove)
 
     def say(self, type_, subscribe=(), unsubscribe=(), *, nonce="", error=None, initial=None, node=None):
         """Send a request; the events it caused."""
@@ -58,7 +73,7 @@ class Client:
             response_nonce=nonce,
             error_detail=Status(code=13, message=error) if error is not None else None,
         )
-        return self.session.receive(request, self.now)
+        return self.gateway.receive(self.number, request, self.now)
 
     def get(self):
         """All that the server sends now."""
@@ -96,6 +111,10 @@ class Client:
 
     def view(self, type_):
         return next(view for view in self.session.view() if view.type is type_)
+
+    def held(self, type_):
+        """The versions that the server knows this Envoy to have."""
+        return dict(self.session._substreams[type_].acknowledged)
 
 
 def _got(frame):

@@ -107,7 +107,9 @@ class TestAfterABreakWhileWarming:
     def test_but_not_for_ever(self):
         client = self.reconnected()
         assert client.session.wake_at() == client.now + client.linger
-        assert what(client.later(client.linger)) == [("rds", ["r"], [])]
+        [routes] = client.later(client.linger)
+        assert what([routes]) == [("rds", ["r"], [])]
+        assert client.ack(routes) == []
         assert client.session.wake_at() is None
 
     def test_assignments_that_it_waits_for_anew_are_sent_though_it_lists_them(self):
@@ -146,7 +148,9 @@ class TestClustersStayWhileRoutesMayUseThem:
         assert client.view(CLUSTER).waiting == {"a": "to be removed: linger"}
         assert client.session.wake_at() == client.now + client.linger
         assert client.later(client.linger - 0.1) == []
-        assert what(client.later(0.1)) == [("cds", [], ["a"])]
+        [removal] = client.later(0.1)
+        assert what([removal]) == [("cds", [], ["a"])]
+        client.drain([removal])
         assert client.session.wake_at() is None
 
     def test_the_assignment_goes_after_its_cluster(self):
@@ -159,7 +163,7 @@ class TestClustersStayWhileRoutesMayUseThem:
 
     def test_a_route_that_was_refused_may_leave_the_old_one_running(self):
         client = self.moved_away(linger=0.0)
-        assert client.nack(client.get()[0]) == []
+        assert what(client.drain(client.nack(client.get()[0]))) == [("rds", ["r"], [])]
         assert client.later(3600) == []
         client.publish(make(ROUTE, "r", 2))
         assert what(client.drain()) == [("rds", ["r"], []), ("cds", [], ["a"]), ("eds", [], ["a"])]

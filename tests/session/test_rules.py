@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from tests.session.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, Client, make
-from xds.scope import Scope
 from xds.session import Acknowledged, ProtocolError, Rejected, Stale, Subscribed, UnknownType
 from xds.types import ResourceType
 from xds.wire import resource
@@ -191,7 +190,7 @@ def test_rule_7_a_stale_nonce_still_subscribes():
     events = client.say(ENDPOINT, ["b"], nonce="s-other", error="of another life")
     assert events[0] == Stale(type=ENDPOINT, nonce="s-other")
     assert client.get() == []
-    assert client.view(ENDPOINT).in_flight == flying.nonce
+    assert client.view(ENDPOINT).in_flight == (flying.nonce,)
     assert what(client.ack(flying)) == [("eds", ["b"], [])]
 
 
@@ -213,7 +212,7 @@ def test_rule_8_a_nack_says_what_was_refused_and_why():
     [got] = (client.publish(make(CLUSTER, "a", 2)), client.get())[1]
     [event] = client.say(CLUSTER, nonce=got.nonce, error="bad ring")
     assert (event.code, event.message, event.versions) == (13, "bad ring", got.versions)
-    assert client.view(CLUSTER).rejected["a"].message == "bad ring"
+    assert [(one.name, one.refusal.message) for one in client.gateway.rejections()] == [("a", "bad ring")]
     assert client.view(CLUSTER).acknowledged == {}
 
 
@@ -221,7 +220,7 @@ def test_rule_8_a_nack_that_subscribes_is_served():
     """Envoy merges subscription changes into ACKs and NACKs, so a NACK that also subscribes must be served."""
     client = gateway()
     [got] = client.ask(ENDPOINT, ["a"])
-    assert what(client.nack(got, subscribe=["b"])) == [("eds", ["b"], [])]
+    assert what(client.nack(got, subscribe=["b"])) == [("eds", ["b"], ["a"])]
 
 
 def test_rule_8_an_ack_that_subscribes_and_lets_go_is_served():
@@ -235,22 +234,31 @@ def test_rule_8_an_ack_that_subscribes_and_lets_go_is_served():
 def test_rule_8_refused_content_is_not_sent_again():
     """Never resend identical content after a NACK (endless loop)."""
     client = connected()
-    good, bad = make(LISTENER, "http", 0, ["r"]), make(LISTENER, "http", 1)
+    bad = make(LISTENER, "http", 1)
     client.publish(bad)
     [got] = client.get()
-    assert client.nack(got) == []
+    assert what(client.drain(client.nack(got))) == [("lds", ["http"], [])]
     client.publish(bad)
     assert client.get() == []
     client.publish(make(LISTENER, "other"))
     assert what(client.drain()) == [("lds", ["other"], [])]
-    client.publish(good)
-    assert what(client.drain()) == [("lds", ["http"], [])]
-    assert client.view(LISTENER).rejected == {}
-    client.publish(bad)
-    assert client.get() == []
-    assert client.view(LISTENER).rejected["http"].version == bad.version
     client.publish(make(LISTENER, "http", 2))
+    assert client.nack(client.get()[0]) != []
+    client.drain()
+    client.publish(bad)
+    assert client.drain() == []
+
+
+def test_rule_8_a_changed_input_is_tried_again():
+    client = connected()
+    good, bad = make(LISTENER, "http", 0, ["r"]), make(LISTENER, "http", 1)
+    client.publish(bad)
+    client.drain(client.nack(client.get()[0]))
+    client.publish(good)
+    assert client.gateway.rejections() == ()
+    client.publish(bad)
     assert what(client.drain()) == [("lds", ["http"], [])]
+    assert client.gateway.rejections() == ()
 
 
 def test_rule_9_sent_and_acknowledged_are_apart():
@@ -360,8 +368,8 @@ def test_rule_16_each_type_is_a_stream_of_its_own():
     [listeners] = client.ask(LISTENER)
     [event] = client.say(LISTENER, nonce=clusters.nonce)
     assert event == Stale(type=LISTENER, nonce=clusters.nonce)
-    assert client.view(CLUSTER).in_flight == clusters.nonce
-    assert client.view(LISTENER).in_flight == listeners.nonce
+    assert client.view(CLUSTER).in_flight == (clusters.nonce,)
+    assert client.view(LISTENER).in_flight == (listeners.nonce,)
 
 
 def test_rule_16_a_missing_type_is_an_invalid_argument():
@@ -442,7 +450,7 @@ def test_what_was_asked_for_is_told():
 
 def test_a_client_keeps_nothing_alive_that_it_let_go():
     """Names that come and go leave nothing behind."""
-    client = Client(scope=Scope("models/iris"), linger=0.0)
+    client = Client(linger=0.0)
     client.take(CLUSTER)
     client.take(ENDPOINT)
     for round_ in range(20):
@@ -454,4 +462,4 @@ def test_a_client_keeps_nothing_alive_that_it_let_go():
         client.take(ENDPOINT, unsubscribe=[f"c{round_}"])
     for type_ in (CLUSTER, ENDPOINT):
         view = client.view(type_)
-        assert (view.sent, view.acknowledged, view.rejected, view.waiting) == ({}, {}, {}, {})
+        assert (view.sent, view.acknowledged, view.waiting) == ({}, {}, {})

@@ -30,6 +30,7 @@ class Record:
     events: list = field(default_factory=list)
     responses: list = field(default_factory=list)
     refusals: Counter = field(default_factory=Counter)
+    rejected: dict = field(default_factory=dict)
 
     def opened(self, stream):
         self.streams.append(stream)
@@ -42,6 +43,9 @@ class Record:
 
     def sent(self, stream, response):
         self.responses.append((stream, response))
+
+    def rejections(self, gateway, rejections):
+        self.rejected[gateway] = rejections
 
     def refused(self, peer, status, message):
         self.refusals[status] += 1

@@ -15,9 +15,10 @@ from tests.support.wait import wait_until
 from translator.objects import identify, parse
 from translator.planners.options import Options
 from xds.server import Consent, Server
+from xds.session import Terms
 from xds.types import ResourceType
 from xdserve.admin import AdminServer
-from xdserve.ledger import Ledger, entry, refused_entries
+from xdserve.ledger import Ledger, entry, rejected_entries
 from xdserve.metrics import Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
@@ -34,8 +35,8 @@ class Plane:
     def __init__(self, *, linger=0.2, options=None):
         self.metrics = Metrics(process=False)
         self.ledger = Ledger(lambda: datetime.now(UTC), lambda ref: None)
-        observer = StreamObserver(self.metrics, self._left, self._refused)
-        self.server = Server(identifier="test", linger=linger, observer=observer)
+        observer = StreamObserver(self.metrics, self._left, self._rejected)
+        self.server = Server(Terms(identifier="test", linger=linger), observer)
         self.pipeline = Pipeline(options or Options(), self.server, self)
         self.port = 0
 
@@ -59,9 +60,8 @@ class Plane:
     def failed(self, service, error):
         raise error
 
-    def _refused(self, stream, kind, refusals):
-        scope = self.server.scope(stream.gateway)
-        self.ledger.say((stream.id, kind), refused_entries(scope, kind, stream.node_id, refusals))
+    def _rejected(self, gateway, rejections):
+        self.ledger.say(("rejections", gateway), rejected_entries(rejections))
 
     def _left(self, gateway):
         self.pipeline.release(gateway)

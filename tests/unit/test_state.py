@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from tests.support.documents import backend, isvc, policy, split, to_service
 from translator.objects import parse
 from translator.planners.options import Options
+from xds.memory import Cause, Refusal, Rejection
 from xds.server import Server
+from xds.session import Terms
 from xds.types import ResourceType
 from xdserve import pipeline as pipelines
-from xdserve.ledger import Ledger, Place, entry, refused_entries
+from xdserve.ledger import Ledger, Place, entry, rejected, rejected_entries
 from xdserve.metrics import Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
@@ -27,7 +30,7 @@ class Program:
         self.place = Place("a.yaml", 1)
         self.ledger = Ledger(lambda: datetime.now(UTC), lambda ref: self.place)
         observer = StreamObserver(Metrics(process=False), lambda gateway: None, lambda *refused: None)
-        self.server = Server(identifier="test", linger=0, observer=observer)
+        self.server = Server(Terms(identifier="test", linger=0), observer)
         self.pipeline = Pipeline(Options(), self.server, self)
         self.state = ProgramState(self.pipeline, self.server, self.ledger, lambda: True)
 
@@ -90,7 +93,14 @@ def test_an_error_names_the_document_where_its_object_stands_now(program):
 
 def test_what_an_envoy_refuses_is_the_fault_of_the_object_it_comes_from(program):
     program.put(shares())
-    scope = program.server.scope("models/iris")
-    (refused,) = refused_entries(scope, ResourceType.ROUTE, "envoy-1", {"models/iris": "no", "gone": "no"})
+    origin = program.server.scope("models/iris").get(ResourceType.ROUTE, "models/iris").origin
+    refusal = Refusal(version="7", code=13, message="no", node="envoy-1")
+    found = Rejection(type=ResourceType.ROUTE, name="models/iris", refusal=refusal, origin=origin, served="6")
+    (refused,) = rejected_entries([found, replace(found, origin=None)])
     assert (str(refused.object), refused.reason) == ("TrafficPolicy models/iris", "Rejected")
-    assert refused.message == "Envoy envoy-1 refuses rds models/iris and keeps what it has: no"
+    assert refused.message == "Envoy envoy-1 refuses rds models/iris 7, version 6 is served instead: no"
+    assert rejected(replace(found, served=None)).startswith(
+        "Envoy envoy-1 refuses rds models/iris 7, nothing is served"
+    )
+    lost = replace(found, refusal=replace(refusal, cause=Cause.QUARANTINED, message="lost twice"))
+    assert rejected(lost) == "rds models/iris 7 is in quarantine, version 6 is served instead: lost twice"

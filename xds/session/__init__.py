@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from xds.session.delta import DeltaSession
 from xds.session.events import (
     Acknowledged,
     Event,
     LocalError,
+    Overdue,
     ProtocolError,
-    Refusal,
     Rejected,
     Response,
     Stale,
@@ -16,18 +15,24 @@ from xds.session.events import (
     TypeView,
     UnknownType,
 )
+from xds.session.requests import Request
+from xds.session.session import Session, Variant
+from xds.session.terms import Terms
 
 __all__ = [
     "Acknowledged",
-    "DeltaSession",
     "Event",
     "LocalError",
+    "Overdue",
     "ProtocolError",
-    "Refusal",
     "Rejected",
+    "Request",
     "Response",
+    "Session",
     "Stale",
     "Subscribed",
+    "Terms",
     "TypeView",
     "UnknownType",
+    "Variant",
 ]

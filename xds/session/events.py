@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xds.types import ResourceType
 
@@ -29,6 +29,8 @@ class Subscribed:
     first: bool
     names: frozenset[str]
     dropped: frozenset[str]
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Versions that the client has of an earlier stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stale:
-    """A request answered a response that is not in flight; only its subscription changes counted."""
+    """A request answered a response that is not in flight: its answer did not count."""
 
     type: ResourceType
     nonce: str
@@ -70,7 +72,17 @@ class UnknownType:
     type_url: str
 
 
-Event = Subscribed | Acknowledged | Rejected | Stale | UnknownType
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """A response has no answer for so many seconds; it condemns nothing, for warming clusters look the same."""
+
+    type: ResourceType
+    nonce: str
+    names: frozenset[str]
+    seconds: float
+
+
+Event = Subscribed | Acknowledged | Rejected | Stale | UnknownType | Overdue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,24 +97,13 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A version that the client refused, with Envoy's words."""
-
-    version: str
-    code: int
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TypeView:
-    """One type of one session, for `/debug/nodes`: versions by name, and what waits for what."""
+    """One type that a client asked for, for `/debug/nodes`: versions by name, and what waits for what."""
 
     type: ResourceType
-    asked: bool
     wildcard: bool
     subscribed: int
     sent: Mapping[str, str]
     acknowledged: Mapping[str, str]
-    rejected: Mapping[str, Refusal]
-    in_flight: str | None
+    in_flight: tuple[str, ...]
     waiting: Mapping[str, str]

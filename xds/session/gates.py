@@ -3,6 +3,9 @@
 A route configuration waits until the client has its clusters: Envoy acknowledges a cluster when it is warm,
 health checks included, and answers 503 to what is routed to it before. A removal waits until nothing that the
 client may run points at the name; so does the loss of a cluster's last endpoint, where the routes are to leave it.
+
+One cluster that cannot warm withholds the ACK of all that are sent with it and after it. Once that lasts, clusters
+whose assignments the client acknowledged are taken to be warm, and routes that use no other go on.
 """
 
 from __future__ import annotations
@@ -19,27 +22,25 @@ DOUBT = 1.0
 """Seconds after which a client that asked for assignments and not for clusters is taken to be warming some. An Envoy
 that is not sends all its first requests in one go."""
 
+GATED = (ResourceType.CLUSTER, ResourceType.ENDPOINT, ResourceType.ROUTE)
+"""The types that wait for one another."""
+
 
 class Gates:
     """The gates of one session. Times are seconds of the caller's clock.
 
     `linger` is how long a cluster stays after the last route to it is gone: a request that waits in a filter
-    still goes there, though the new routes are acknowledged.
+    still goes there, though the new routes are acknowledged. `patience` is how long an ACK may be missing.
     """
 
     __slots__ = (
-        "_clusters",
-        "_doubt",
-        "_endpoints",
-        "_linger",
-        "_lingering",
-        "_patience",
-        "_routes",
-        "_scope",
-        "_substreams",
-    )
+        "_clusters", "_doubt", "_endpoints", "_late", "_linger", "_lingering", "_patience", "_resumed_until", "_routes",
+        "_scope", "_substreams",
+    )  # fmt: skip
 
-    def __init__(self, scope: Scope, substreams: Mapping[ResourceType, SubStream], linger: float) -> None:
+    def __init__(
+        self, scope: Scope, substreams: Mapping[ResourceType, SubStream], linger: float, patience: float
+    ) -> None:
         self._scope = scope
         self._substreams = substreams
         self._clusters = substreams[ResourceType.CLUSTER]
@@ -47,7 +48,9 @@ class Gates:
         self._routes = substreams[ResourceType.ROUTE]
         self._linger = linger
         self._lingering: dict[str, float] = {}
-        self._patience: float | None = None
+        self._patience = patience
+        self._late = frozenset[str]()
+        self._resumed_until: float | None = None
         self._doubt: float | None = None
 
     # -- Time --------------------------------------------------------------------------------------------------
@@ -63,17 +66,18 @@ class Gates:
         - assignments that it lists as known are sent all the same, for a changed cluster waits for its own anew.
         """
         if sub is self._clusters:
-            self._patience = self._doubt = None
+            self._resumed_until = self._doubt = None
         elif self._clusters.state is State.UNASKED:
             if sub is self._endpoints and sub.resumed:
                 self._doubt = now + DOUBT
             if sub is self._routes and any(other.resumed for other in self._substreams.values()):
-                self._patience = now + self._linger
+                self._resumed_until = now + self._linger
 
     def tick(self, now: float) -> None:
         """Time went by."""
-        if self._patience is not None and now >= self._patience:
-            self._patience = None
+        self._late = self._late_clusters(now)
+        if self._resumed_until is not None and now >= self._resumed_until:
+            self._resumed_until = None
         if self._doubt is not None and now >= self._doubt:
             self._doubt = None
             for name in list(self._endpoints.sent):
@@ -86,11 +90,10 @@ class Gates:
 
     def wake_at(self) -> float | None:
         """When a gate opens by time alone."""
-        moments = [moment for moment in (self._patience, self._doubt) if moment is not None]
-        if self._clusters.idle():
-            dirty = self._clusters.dirty
-            self._lingering = {name: until for name, until in self._lingering.items() if name in dirty}
-            moments.extend(self._lingering.values())
+        moments = [moment for moment in (self._resumed_until, self._doubt) if moment is not None]
+        clusters = self._clusters
+        self._lingering = {name: until for name, until in self._lingering.items() if name in clusters.dirty}
+        moments.extend(until for name, until in self._lingering.items() if clusters.idle() or clusters.flying(name))
         return min(moments, default=None)
 
     # -- Routes to clusters ------------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ class Gates:
         if resource.type is ResourceType.ENDPOINT:
             return resource.vacant and self._still_needed(resource.name)
         return self._routed(resource) and (
-            self._patience is not None or any(self._cold(cluster) for cluster in resource.uses)
+            self._resumed_until is not None or any(self._cold(cluster) for cluster in resource.uses)
         )
 
     def _routed(self, resource: Resource) -> bool:
@@ -113,8 +116,31 @@ class Gates:
 
         Clusters that it does not subscribe to never hold anything back: no ACK would ever come.
         """
-        missing = cluster not in self._clusters.acknowledged and self._clusters.wants(cluster)
-        return missing and self._scope.get(ResourceType.CLUSTER, cluster) is not None
+        if cluster in self._clusters.acknowledged or not self._clusters.wants(cluster):
+            return False
+        return self._scope.get(ResourceType.CLUSTER, cluster) is not None and not self._taken_for_warm(cluster)
+
+    # -- A cluster that does not warm --------------------------------------------------------------------------
+
+    def _late_clusters(self, now: float) -> frozenset[str]:
+        """The clusters of responses without an answer for too long."""
+        flights = [flight for flight in self._clusters.flights if now - flight.sent_at >= self._patience]
+        return frozenset(name for flight in flights for name in flight.versions)
+
+    def _taken_for_warm(self, cluster: str) -> bool:
+        """Whether only another cluster can be what keeps the ACK of this one back."""
+        return bool(self._late) and self._looks_warm(cluster) and cluster not in self._blamed()
+
+    def _looks_warm(self, cluster: str) -> bool:
+        """Whether the client has all that the cluster needs to be warm, as far as this server knows."""
+        held, eds = self._scope.get(ResourceType.CLUSTER, cluster), self._endpoints
+        answered = cluster not in eds.dirty and cluster not in eds.forced and not eds.flying(cluster)
+        return answered and self._clusters.flying(cluster) and held is not None and not held.slow
+
+    def _blamed(self) -> frozenset[str]:
+        """The late clusters that cannot be warm; all of them where each looks as if it was."""
+        cold = frozenset(name for name in self._late if not self._looks_warm(name))
+        return cold or self._late
 
     # -- The last endpoint -------------------------------------------------------------------------------------
 
@@ -127,7 +153,7 @@ class Gates:
         if cluster not in held or cluster in self._endpoints.forced or not self._routes.holdings.used(cluster):
             return False
         names = self._scope.names(ResourceType.ROUTE)
-        wanted = (self._scope.get(ResourceType.ROUTE, name) for name in names)
+        wanted = (self._scope.wanted(ResourceType.ROUTE, name) for name in names)
         return not any(route is not None and cluster in route.uses for route in wanted)
 
     # -- Removals ----------------------------------------------------------------------------------------------
@@ -154,14 +180,15 @@ class Gates:
         resource = self._scope.get(sub.type, name)
         if resource is None:
             return self._explain_removal(sub, name)
-        if self._routed(resource) and self._patience is not None:
+        if self._routed(resource) and self._resumed_until is not None:
             return "the client to ask for clusters"
         if resource.type is ResourceType.ENDPOINT and self.holds_back(resource):
             return "ACK of routes that leave it"
         cold = sorted(filter(self._cold, resource.uses)) if self._routed(resource) else []
         if cold:
-            return "ACK of cluster " + ", ".join(cold)
-        return "the answer to the response in flight" if sub.flight else "its turn"
+            late = ", which is late" if self._late.intersection(cold) else ""
+            return f"ACK of cluster {', '.join(cold)}{late}"
+        return "the answer to the response in flight" if sub.flights else "its turn"
 
     def _explain_removal(self, sub: SubStream, name: str) -> str:
         if sub.type is ResourceType.CLUSTER and (users := self._routes.holdings.users(name)):

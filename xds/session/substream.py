@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest
 from xds.scope import Scope
-from xds.session.events import LocalError, Refusal
+from xds.session.events import LocalError
 from xds.session.holdings import Holdings
-from xds.session.table import TABLE, Action, Signal, State
+from xds.session.requests import Ask
+from xds.session.table import DELTA, Action, Signal, State, Table
 from xds.types import ResourceType
-from xds.wire.resource import Resource
+from xds.wire.resource import Resource, delta_response
 
 WILDCARD = "*"
 ABSENT = ""
 """The version of a name that the client was told does not exist."""
-
-_REFUSALS_KEPT = 8
-"""Refused versions remembered per name: enough for an edit and its undoing, and bounded."""
 
 
 @dataclass(slots=True)
@@ -26,22 +24,35 @@ class Flight:
     """A response that waits for its ACK or NACK. A name leaves it when the client drops the name meanwhile."""
 
     nonce: str
-    versions: dict[str, str]
-    removed: set[str]
     sent_at: float
+    versions: dict[str, str] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    overdue: bool = False
+    """Whether it was said that the answer is missing."""
+
+    def drop(self, name: str) -> None:
+        """The client does not want the name any more."""
+        self.versions.pop(name, None)
+        self.removed.discard(name)
+
+    def mentions(self, name: str) -> bool:
+        """Whether the response says anything of the name."""
+        return name in self.versions or name in self.removed
 
 
 class SubStream:
-    """State of one type; what goes out when is the session's to decide.
+    """State of one type in the delta protocol; what goes out when is the session's to decide.
 
     Public fields are read by the session and the gates, and changed here alone, but for `dirty` and `forced`,
     which shrink as names turn out to need nothing.
     """
 
     __slots__ = (
-        "acknowledged", "dirty", "flight", "forced", "holdings", "names", "owed", "refusals", "resumed",
+        "acknowledged", "dirty", "flights", "forced", "holdings", "last_nonce", "names", "owed", "resumed",
         "sent", "state", "type", "wildcard",
     )  # fmt: skip
+
+    TABLE: ClassVar[Table] = DELTA
 
     def __init__(self, type_: ResourceType) -> None:
         self.type = type_
@@ -50,7 +61,6 @@ class SubStream:
         self.names: set[str] = set()
         self.sent: dict[str, str] = {}
         self.acknowledged: dict[str, str] = {}
-        self.refusals: dict[str, dict[str, Refusal]] = {}
         self.holdings = Holdings()
         self.dirty: set[str] = set()
         self.forced: set[str] = set()
@@ -59,26 +69,44 @@ class SubStream:
         """Whether a wildcard waits for its first answer, which may be empty."""
         self.resumed = False
         """Whether the client came with versions of an earlier stream."""
-        self.flight: Flight | None = None
+        self.flights: list[Flight] = []
+        """Responses that wait for their answer, the oldest first; more than one only where one had to overtake."""
+        self.last_nonce = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether each response must list all that the client is to have, so that none can be split."""
+        return False
+
+    @property
+    def says_gone(self) -> bool:
+        """Whether the client can be told that a name does not exist, or not any more."""
+        return self.type.says_absent
 
     def wants(self, name: str) -> bool:
         """Whether the client subscribes to the name."""
         return self.wildcard or name in self.names
 
     def idle(self) -> bool:
-        """Whether a response may leave."""
+        """Whether no response waits for its answer."""
         return self.state is State.IDLE
+
+    def flying(self, name: str) -> bool:
+        """Whether a response that says something of the name waits for its answer."""
+        return any(flight.mentions(name) for flight in self.flights)
 
     # -- The state table ---------------------------------------------------------------------------------------
 
-    def signal(self, request: DeltaDiscoveryRequest) -> Signal:
+    def signal(self, ask: Ask) -> Signal:
         """What a request is to this sub-stream, told by its nonce and its error."""
-        refused = request.error_detail is not None
-        if not request.response_nonce:
+        refused = ask.error is not None
+        if not ask.nonce:
             return Signal.STALE if refused else Signal.SUBSCRIBE
-        if self.flight is None or self.flight.nonce != request.response_nonce:
-            return Signal.STALE
-        return Signal.NACK if refused else Signal.ACK
+        if any(flight.nonce == ask.nonce for flight in self.flights):
+            if len(self.flights) > 1:
+                return Signal.NACK_OF_SOME if refused else Signal.ACK_OF_SOME
+            return Signal.NACK if refused else Signal.ACK
+        return Signal.AGAIN if ask.nonce == self.last_nonce and not refused else Signal.STALE
 
     def step(self, signal: Signal) -> Action:
         """Go to the next state and say what to do.
@@ -86,7 +114,7 @@ class SubStream:
         Raises:
             LocalError: the signal is one that only a bug of ours can cause in this state.
         """
-        action, state = TABLE[self.state, signal]
+        action, state = self.TABLE[self.state, signal]
         if action is Action.IMPOSSIBLE:
             raise LocalError(f"{self.type.short}: {signal.name} in state {self.state.name}")
         self.state = state
@@ -94,19 +122,19 @@ class SubStream:
 
     # -- Subscriptions -----------------------------------------------------------------------------------------
 
-    def open(self, request: DeltaDiscoveryRequest, scope: Scope) -> None:
+    def open(self, ask: Ask, scope: Scope) -> None:
         """Take the first request of the type.
 
         An empty subscribe means `*` where the type allows it (the specification's legacy wildcard). Versions of
         an earlier stream count for the names asked for: those are not sent again.
         """
-        asked = request.resource_names_subscribe or ([WILDCARD] if self.type.wildcard else [])
-        self.names = set(asked) - {WILDCARD}
-        if WILDCARD in asked:
+        names = ask.names or ([WILDCARD] if self.type.wildcard else [])
+        self.names = set(names) - {WILDCARD}
+        if WILDCARD in names:
             self._ask_all(scope)
         self.dirty |= self.names
         self.forced = {name for name in self.forced if self.wants(name)}
-        for name, version in request.initial_resource_versions.items():
+        for name, version in ask.initial.items():
             if self.wants(name):
                 self._resume(name, version, scope.get(self.type, name))
 
@@ -117,11 +145,11 @@ class SubStream:
         self.holdings.add(name, version, current.uses if current and known else None)
         self.dirty.add(name)
 
-    def honour(self, request: DeltaDiscoveryRequest, scope: Scope) -> None:
+    def honour(self, ask: Ask, scope: Scope, *, again: bool = False) -> None:  # noqa: ARG002 - only the state of the world repeats
         """Take a request's subscription changes: first what is let go, then what is asked for."""
-        for name in request.resource_names_unsubscribe:
+        for name in ask.dropped:
             self._let_go(name)
-        for name in request.resource_names_subscribe:
+        for name in ask.names:
             if name == WILDCARD:
                 self._ask_all(scope)
             else:
@@ -132,10 +160,11 @@ class SubStream:
         self.mark(name, force=True)
 
     def _ask_all(self, scope: Scope) -> None:
+        names = scope.names(self.type)
         if self.wildcard:
-            self.forced |= scope.names(self.type)
+            self.forced.update(names)
         self.wildcard = self.owed = True
-        self.dirty |= scope.names(self.type)
+        self.dirty.update(names)
 
     def _let_go(self, name: str) -> None:
         if name == WILDCARD:
@@ -154,14 +183,13 @@ class SubStream:
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            for versions in (self.sent, self.acknowledged, self.refusals):
-                versions.pop(name, None)
+            self.sent.pop(name, None)
+            self.acknowledged.pop(name, None)
             self.holdings.drop(name)
             self.dirty.discard(name)
             self.forced.discard(name)
-            if self.flight:
-                self.flight.versions.pop(name, None)
-                self.flight.removed.discard(name)
+            for flight in self.flights:
+                flight.drop(name)
 
     # -- What is to be sent ------------------------------------------------------------------------------------
 
@@ -178,22 +206,26 @@ class SubStream:
         self.forced.discard(name)
 
     def due(self, name: str, version: str) -> bool:
-        """Whether the version is to be sent: it is another one, and the client did not refuse it."""
-        if name in self.forced:
-            return True
-        return self.sent.get(name) != version and version not in self.refusals.get(name, ())
+        """Whether the version is to be sent: the client was sent another one, or asks for it once more."""
+        return name in self.forced or self.sent.get(name) != version
+
+    def absence(self, name: str) -> Resource | None:  # noqa: ARG002 - delta says it without a resource
+        """The resource that tells the client of a name that there is none, where the protocol has no word for it."""
+        return None
 
     def record(self, nonce: str, put: Iterable[Resource], gone: Iterable[str], now: float) -> None:
         """A response leaves: resources `put`, and names `gone` that the client is told do not exist."""
-        self.step(Signal.SEND)
+        self.step(Signal.OVERTAKE if self.flights else Signal.SEND)
         self.owed = False
-        self.flight = Flight(nonce, {}, set(), now)
+        self.last_nonce = nonce
+        flight = Flight(nonce, now)
+        self.flights.append(flight)
         for resource in put:
-            self.flight.versions[resource.name] = self.sent[resource.name] = resource.version
+            flight.versions[resource.name] = self.sent[resource.name] = resource.version
             self.holdings.add(resource.name, resource.version, resource.uses)
             self.settle(resource.name)
         for name in gone:
-            self.flight.removed.add(name)
+            flight.removed.add(name)
             self.acknowledged.pop(name, None)
             self._told_absent(name)
             self.settle(name)
@@ -204,34 +236,39 @@ class SubStream:
             self.sent[name] = ABSENT
         else:
             self.sent.pop(name, None)
-            self.refusals.pop(name, None)
+
+    def frame(self, nonce: str, put: list[Resource], gone: list[str], control_plane: str) -> bytes:
+        """The encoded response of what was recorded last."""
+        return delta_response(self.type, nonce, put, gone, control_plane)
 
     # -- What the client said ----------------------------------------------------------------------------------
 
-    def acknowledge(self) -> Flight:
-        """The client took what was in flight."""
-        flight = self._land()
+    def acknowledge(self, nonce: str) -> Flight:
+        """The client took a response."""
+        flight = self._land(nonce)
         for name, version in flight.versions.items():
             self.acknowledged[name] = version
-            self.holdings.settle(name, version)
-            self.refusals.get(name, {}).pop(version, None)
+            if not self.flying(name):
+                self.holdings.settle(name, version)
         for name in flight.removed:
-            self.holdings.drop(name)
+            if not self.flying(name):
+                self.holdings.drop(name)
         return flight
 
-    def reject(self, code: int, message: str) -> Flight:
-        """The client refused what was in flight; what it had acknowledged before stays so."""
-        flight = self._land()
-        for name, version in flight.versions.items():
-            refused = self.refusals.setdefault(name, {})
-            refused.pop(version, None)
-            refused[version] = Refusal(version=version, code=code, message=message)
-            while len(refused) > _REFUSALS_KEPT:
-                del refused[next(iter(refused))]
+    def reject(self, nonce: str) -> Flight:
+        """The client refused a response. A refusal is not atomic, so every name of it is to be answered anew.
+
+        What the client had acknowledged before stays acknowledged. Removals alone are not said again: nothing would
+        end that.
+        """
+        flight = self._land(nonce)
+        for name in [*flight.versions, *flight.removed] if flight.versions else ():
+            self.sent.pop(name, None)
+            self.mark(name)
         return flight
 
-    def _land(self) -> Flight:
-        if self.flight is None:
-            raise LocalError(f"{self.type.short}: an answer without a response in flight")
-        flight, self.flight = self.flight, None
-        return flight
+    def _land(self, nonce: str) -> Flight:
+        for index, flight in enumerate(self.flights):
+            if flight.nonce == nonce:
+                return self.flights.pop(index)
+        raise LocalError(f"{self.type.short}: an answer without a response in flight")

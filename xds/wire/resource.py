@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from xds.api.envoy.config.core.v3 import ControlPlane
-from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryResponse
+from xds.api.envoy.config.endpoint.v3 import ClusterLoadAssignment
+from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryResponse, DiscoveryResponse
 from xds.types import ResourceType
 from xds.wire.decode import decode
 from xds.wire.encode import encode
@@ -31,6 +32,8 @@ class Resource:
     uses: frozenset[str] = field(default=_NO_NAMES, compare=False)
     # Whether it is an assignment without any endpoint.
     vacant: bool = field(default=False, compare=False)
+    # Whether it is a cluster that needs more than its assignment to be warm: health checks, secrets.
+    slow: bool = field(default=False, compare=False)
     # Where it comes from; passed through.
     origin: object = field(default=None, compare=False)
 
@@ -39,6 +42,17 @@ class Resource:
         """The encoded message itself, taken from the frame (a few µs)."""
         packed = decode(DeltaDiscoveryResponse, self.frame).resources[0].resource
         return packed.value if packed else b""
+
+    @property
+    def bare(self) -> memoryview:
+        """The whole field `resources` of a DiscoveryResponse: the same message without name and version.
+
+        It stands in the frame as the field `resource`, which has the same number.
+        """
+        tail = 1 + len(delimited(self.name.encode()))
+        content = len(self.frame) - 1
+        head = 1 + next(size for size in range(1, 6) if content - size < 1 << 7 * size)
+        return memoryview(self.frame)[head + 2 + len(self.version) : -tail]
 
 
 def resource(
@@ -49,6 +63,26 @@ def resource(
     packed = delimited(_TYPE_URLS[kind] + b"\x12" + delimited(body) if body else _TYPE_URLS[kind])
     frame = delimited(b"\n\x10" + version.encode() + b"\x12" + packed + b"\x1a" + delimited(name.encode()))
     return Resource(kind, name, version, b"\x12" + frame, uses, origin=origin)
+
+
+def empty_assignment(cluster: str) -> Resource:
+    """The assignment of a cluster that has none: without endpoints."""
+    body = encode(ClusterLoadAssignment(cluster_name=cluster))
+    return replace(resource(ResourceType.ENDPOINT, cluster, body), vacant=True)
+
+
+def response(kind: ResourceType, nonce: str, resources: Iterable[Resource], version: str, control_plane: str) -> bytes:
+    """An encoded DiscoveryResponse of the state of the world: the frames without what only delta has."""
+    rest = DiscoveryResponse(
+        version_info=version, type_url=kind, nonce=nonce, control_plane=ControlPlane(identifier=control_plane)
+    )
+    return b"".join([*(made.bare for made in resources), encode(rest)])
+
+
+def version_of(resources: Iterable[Resource]) -> str:
+    """The version of many resources together, whatever their order; the same in every replica."""
+    parts = sorted(f"{made.name}\0{made.version}" for made in resources)
+    return blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def delta_response(

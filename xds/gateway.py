@@ -1,0 +1,156 @@
+"""One gateway: what it is to have, and the sessions of its Envoys. What one Envoy says changes what the others get.
+
+Pure: the caller brings requests and the time, and sends what the sessions give.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from xds.memory import Cause, Refusal, Rejection
+from xds.scope import Changes, Scope
+from xds.session import Acknowledged, Event, Rejected, Request, Session, Subscribed, Terms, Variant
+from xds.session.blame import blame
+from xds.types import SEND_ORDER, ResourceType
+from xds.wire.resource import Resource
+
+LOSSES = 2
+"""Streams of one Envoy that end while a version is unanswered, until that version is taken to be the cause."""
+
+_MOST_LOSSES = 1_000
+"""Versions of which losses are remembered."""
+
+
+@dataclass(slots=True)
+class Member:
+    """An Envoy of the gateway: its session, its name, and how to say that the session has something to do."""
+
+    session: Session
+    node_id: str
+    wake: Callable[[], None]
+
+
+class Gateway:
+    """A scope and the sessions over it. Nobody knows what it is to have until something was `published`.
+
+    Args:
+        name: `<namespace>/<name>`, what its Envoys say in `node.cluster`.
+        terms: what all sessions have in common.
+    """
+
+    __slots__ = ("_losses", "_members", "_terms", "published", "scope")
+
+    def __init__(self, name: str, terms: Terms) -> None:
+        self.scope = Scope(name)
+        self.published = False
+        self._terms = terms
+        self._members: dict[int, Member] = {}
+        self._losses: Counter[tuple[str, ResourceType, str, str]] = Counter()
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """The sessions of all connected Envoys."""
+        return [member.session for member in self._members.values()]
+
+    @property
+    def connected(self) -> int:
+        """How many Envoys are connected."""
+        return len(self._members)
+
+    # -- Streams -----------------------------------------------------------------------------------------------
+
+    def connect(  # noqa: PLR0913 - what a stream is
+        self,
+        number: int,
+        *,
+        node_id: str,
+        variant: Variant = Variant.DELTA,
+        types: Collection[ResourceType] = SEND_ORDER,
+        wake: Callable[[], None] = lambda: None,
+        prefix: str = "",
+    ) -> Session:
+        """A stream came. `number` is unlike that of any other stream; `prefix` starts its nonces."""
+        session = Session(self.scope, self._terms, variant=variant, types=types, prefix=prefix)
+        self._members[number] = Member(session, node_id, wake)
+        return session
+
+    def receive(self, number: int, request: Request, now: float) -> list[Event]:
+        """Take a request of a stream, and what it says of the gateway's resources.
+
+        Raises:
+            ProtocolError: the stream is to end.
+        """
+        member = self._members[number]
+        events = member.session.receive(request, now)
+        for event in events:
+            match event:
+                case Acknowledged():
+                    self._tell(self.scope.acknowledge(event.type, event.versions))
+                case Subscribed(held=held) if held:
+                    self._tell(self.scope.acknowledge(event.type, held))
+                case Rejected():
+                    self._refused(member, event)
+                case _:
+                    pass
+        member.wake()
+        return events
+
+    def leave(self, number: int, *, lost: bool) -> None:
+        """A stream is over. `lost`: its client ended it, or went away."""
+        member = self._members.pop(number)
+        if lost:
+            for type_, name, version in member.session.unanswered():
+                self._count_loss(member.node_id, type_, name, version)
+
+    # -- What is served ----------------------------------------------------------------------------------------
+
+    def publish(self, put: Iterable[Resource], remove: Iterable[tuple[ResourceType, str]] = ()) -> Changes:
+        """Change what the gateway is to have, and wake its streams; say what is served otherwise now."""
+        changes = self.scope.update(put, remove)
+        if changes or not self.published:
+            self.published = True
+            self._tell(changes, always=True)
+        return changes
+
+    def forget(self) -> None:
+        """The gateway is gone: its Envoys lose everything."""
+        self.publish((), self.scope.keys())
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        """What its Envoys refuse of what it is to have."""
+        return self.scope.rejections()
+
+    def _tell(self, changes: Changes, *, always: bool = False) -> None:
+        if changes or always:
+            for member in self._members.values():
+                member.session.mark(changes)
+                member.wake()
+
+    # -- Refusals ----------------------------------------------------------------------------------------------
+
+    def _refused(self, member: Member, event: Rejected) -> None:
+        type_ = event.type
+        found = blame(event.versions, event.message, partial(self.scope.has_been_good, type_))
+        for name in found.culprits:
+            refusal = Refusal(version=event.versions[name], code=event.code, message=event.message, node=member.node_id)
+            self._tell(self.scope.refuse(type_, name, refusal))
+        self.scope.suspect(type_, found.suspects)
+
+    def _count_loss(self, node_id: str, type_: ResourceType, name: str, version: str) -> None:
+        """An Envoy was lost while it had a version unanswered: twice, and it may be what kills it.
+
+        Only where something else is known to be good: an Envoy that dies of another cause is to be served.
+        """
+        if not self.scope.doubtful(type_, name, version):
+            return
+        self._losses[node_id, type_, name, version] += 1
+        if self._losses[node_id, type_, name, version] >= LOSSES:
+            del self._losses[node_id, type_, name, version]
+            message = f"{node_id} was lost {LOSSES} times before it answered"
+            refusal = Refusal(version=version, code=0, message=message, node=node_id, cause=Cause.QUARANTINED)
+            self._tell(self.scope.refuse(type_, name, refusal))
+        while len(self._losses) > _MOST_LOSSES:
+            del self._losses[next(iter(self._losses))]

@@ -1,0 +1,37 @@
+"""Whom a NACK means: Envoy refuses a response of many resources with one text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+
+class Blame(NamedTuple):
+    """The names that were surely refused, and those of which one was."""
+
+    culprits: list[str]
+    suspects: list[str]
+
+
+def blame(versions: Mapping[str, str], message: str, is_good: Callable[[str, str], bool]) -> Blame:
+    """Find out whom the words mean.
+
+    Envoy names clusters and listeners that it refuses and not what else was in the response; of a route configuration,
+    and of what breaks a rule of the message itself, it names none. What an Envoy of the gateway runs already is
+    blamed last.
+
+    Args:
+        versions: what the response put, by name.
+        message: the words of the client.
+        is_good: whether an Envoy of the gateway has acknowledged this version of the name.
+    """
+    new = [name for name, version in versions.items() if not is_good(name, version)]
+    among = new or list(versions)
+    culprits = _named(among, message) or (among if len(among) == 1 else [])
+    return Blame(culprits, [] if culprits else among)
+
+
+def _named(names: list[str], message: str) -> list[str]:
+    """The names that stand in the text as words of their own: one may be part of another."""
+    return [name for name in names if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", message)]

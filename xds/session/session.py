@@ -1,0 +1,386 @@
+"""One stream without I/O: requests in, responses and events out; delta and state of the world on the same core."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from xds.api.envoy.config.core.v3 import Node
+from xds.scope import Changes, Scope
+from xds.session.events import (
+    Acknowledged,
+    Event,
+    Overdue,
+    ProtocolError,
+    Rejected,
+    Response,
+    Stale,
+    Subscribed,
+    TypeView,
+    UnknownType,
+)
+from xds.session.gates import GATED, Gates
+from xds.session.requests import Ask, Request, ask
+from xds.session.sotw import SotwSubStream
+from xds.session.substream import ABSENT, WILDCARD, Flight, SubStream
+from xds.session.table import Action, Signal, State
+from xds.session.terms import Terms
+from xds.types import REMOVE_ORDER, SEND_ORDER, ResourceType
+from xds.wire.resource import Resource
+
+MOST_NAMES = 100_000
+"""Names of one type that a client may ask for at once; each is remembered for as long as its stream lasts."""
+
+
+class Variant(StrEnum):
+    """How a stream speaks (the xDS specification, "Variants of the xDS Transport Protocol")."""
+
+    DELTA = "delta"
+    SOTW = "sotw"
+
+
+_SUBSTREAMS = {Variant.DELTA: SubStream, Variant.SOTW: SotwSubStream}
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one type could send now: resources, answers about names that the client lacks, removals."""
+
+    put: list[Resource] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+class Session:
+    """One stream of one client over one scope. Time is an argument: seconds of the caller's clock.
+
+    Call `receive` for each request, `mark` when the scope changed, then `next` (or `respond`) until nothing is
+    left to send, and again at `wake_at`. What changes meanwhile is sent once, in its last version.
+
+    Args:
+        scope: what the client is to have; the caller updates it and calls `mark` with what it returned.
+        terms: what all sessions have in common.
+        variant: how the stream speaks.
+        types: what may be asked for: all of an aggregated stream, one of another.
+        prefix: start of every nonce of this stream.
+    """
+
+    __slots__ = ("_count", "_gates", "_prefix", "_scope", "_substreams", "_terms", "node", "types", "variant")
+
+    def __init__(
+        self,
+        scope: Scope,
+        terms: Terms,
+        *,
+        variant: Variant = Variant.DELTA,
+        types: Collection[ResourceType] = SEND_ORDER,
+        prefix: str = "",
+    ) -> None:
+        self.node: Node | None = None
+        """Who the client is, from its first request; later ones need not repeat it, and cannot change it."""
+        self.variant = variant
+        self.types = types
+        self._scope = scope
+        self._terms = terms
+        self._prefix = prefix
+        self._count = 0
+        self._substreams: dict[ResourceType, SubStream] = {}
+        for type_ in GATED:
+            self._substream(type_)
+        self._gates = Gates(scope, self._substreams, terms.linger, terms.patience)
+
+    # -- Requests ----------------------------------------------------------------------------------------------
+
+    def receive(self, request: Request, now: float) -> list[Event]:
+        """Take a request; say what it meant.
+
+        Raises:
+            ProtocolError: the request names no type, a type of another service, another gateway, or too many names;
+                the stream is to end.
+        """
+        asked = ask(request)
+        self._check_node(asked.node)
+        type_ = self._type(asked)
+        if type_ is None:
+            return [UnknownType(type_url=asked.type_url)]
+        sub = self._substream(type_)
+        if len(sub.names) + len(asked.names) > MOST_NAMES:
+            raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MOST_NAMES} names of a type on one stream")
+        signal = sub.signal(asked)
+        events = self._act(sub, sub.step(signal), asked, now)
+        return [Stale(type=sub.type, nonce=asked.nonce), *events] if signal is Signal.STALE else events
+
+    def _substream(self, type_: ResourceType) -> SubStream:
+        """The sub-stream of a type; made when it is needed, for a stream costs memory, and kept in send order."""
+        if type_ not in self._substreams:
+            made = [*self._substreams.values(), _SUBSTREAMS[self.variant](type_)]
+            self._substreams.clear()
+            self._substreams.update((sub.type, sub) for sub in sorted(made, key=lambda sub: SEND_ORDER.index(sub.type)))
+        return self._substreams[type_]
+
+    def _check_node(self, node: Node | None) -> None:
+        if self.node is None:
+            self.node = node
+        elif node is not None and node.cluster != self.node.cluster:
+            raise ProtocolError("INVALID_ARGUMENT", "node.cluster is another than in the first request of the stream")
+
+    def _type(self, asked: Ask) -> ResourceType | None:
+        """The type that is asked for; on a stream of one type the request need not name it."""
+        aggregated = len(self.types) > 1
+        if not asked.type_url and aggregated:
+            raise ProtocolError("INVALID_ARGUMENT", "type_url is missing: an aggregated stream needs it")
+        try:
+            type_ = ResourceType(asked.type_url) if asked.type_url else next(iter(self.types))
+        except ValueError:
+            type_ = None
+        if type_ not in self.types and not aggregated:
+            [only] = self.types
+            raise ProtocolError("INVALID_ARGUMENT", f"type_url is not {only}, which is all that this stream serves")
+        return type_
+
+    def _act(self, sub: SubStream, action: Action, asked: Ask, now: float) -> list[Event]:
+        if action is Action.IGNORE:
+            return []
+        if action is Action.OPEN:
+            sub.open(asked, self._scope)
+            self._gates.opened(sub, now)
+            return [_subscribed(sub, asked, first=True)]
+        events: list[Event] = []
+        if action is Action.ACKNOWLEDGE:
+            events.append(_acknowledged(sub.type, sub.acknowledge(asked.nonce), now))
+        elif action is Action.REJECT:
+            events.append(_rejected(sub, asked, now))
+        sub.honour(asked, self._scope, again=action is Action.REPEAT)
+        if asked.dropped or (asked.names and self.variant is Variant.DELTA):
+            events.append(_subscribed(sub, asked, first=False))
+        return events
+
+    # -- Changes -----------------------------------------------------------------------------------------------
+
+    def mark(self, changes: Changes) -> None:
+        """The scope changed; costs as much as changed."""
+        for type_, names in changes.items():
+            if sub := self._substreams.get(type_):
+                for name in names:
+                    sub.mark(name)
+            if type_ is ResourceType.CLUSTER:
+                self._gates.returned(names)
+
+    # -- Responses ---------------------------------------------------------------------------------------------
+
+    def respond(self, now: float) -> list[Response]:
+        """All responses that may go now, in the order to send them."""
+        return list(self._responses(now))
+
+    def _responses(self, now: float) -> Iterator[Response]:
+        while response := self.next(now):
+            yield response
+
+    def next(self, now: float) -> Response | None:
+        """The response to send first, or None while everything is sent or waits.
+
+        Resources go in send order. A type's removals ride with its resources where both may go (a listener's
+        address can be taken over only then); removals alone come last, in their own order.
+        """
+        self._gates.tick(now)
+        removals: dict[ResourceType, _Batch] = {}
+        for sub, names in self._ready(now):
+            batch = self._collect(sub, names, now)
+            if batch.put or batch.absent or (sub.owed and sub.idle()):
+                return self._send(sub, batch, now)
+            if batch.removed:
+                removals[sub.type] = batch
+        for type_ in REMOVE_ORDER:
+            if type_ in removals:
+                return self._send(self._substreams[type_], removals[type_], now)
+        return None
+
+    def wake_at(self) -> float | None:
+        """The moment when `next` or `overdue` may have something though nothing else happened."""
+        moments = [
+            flight.sent_at + self._terms.patience
+            for sub in self._substreams.values()
+            for flight in sub.flights
+            if not flight.overdue
+        ]
+        gate = self._gates.wake_at()
+        return min(moments if gate is None else [*moments, gate], default=None)
+
+    def overdue(self, now: float) -> list[Event]:
+        """Responses that have waited too long for their answer; each is said once."""
+        events: list[Event] = []
+        for sub in self._substreams.values():
+            for flight in sub.flights:
+                if not flight.overdue and now - flight.sent_at >= self._terms.patience:
+                    flight.overdue = True
+                    names = frozenset(flight.versions) | flight.removed
+                    seconds = now - flight.sent_at
+                    events.append(Overdue(type=sub.type, nonce=flight.nonce, names=names, seconds=seconds))
+        return events
+
+    def _ready(self, now: float) -> Iterator[tuple[SubStream, Collection[str]]]:
+        """The types that may send something, each with the names to look at.
+
+        While a response waits for its answer its type waits too, but for what cannot: a rollback, and, when the
+        answer is late, everything.
+        """
+        for sub in self._substreams.values():
+            if not (sub.dirty or sub.owed):
+                continue
+            if sub.idle() or (sub.flights and now - sub.flights[-1].sent_at >= self._terms.patience):
+                yield sub, sub.dirty
+            elif sub.flights and (names := [name for name in sub.dirty if self._rolls_back(sub, name)]):
+                yield sub, names
+
+    def _rolls_back(self, sub: SubStream, name: str) -> bool:
+        """Whether a response in flight put a version of the name that is taken back since.
+
+        Sending the version before, or removing the name, is what makes an Envoy answer that waits for a cluster
+        which cannot warm.
+        """
+        flying = [flight.versions[name] for flight in sub.flights if name in flight.versions]
+        if not flying:
+            return False
+        served = self._scope.get(sub.type, name)
+        back = served is None or self._scope.is_good(served)
+        return back and (served is None or served.version != flying[-1])
+
+    def _collect(self, sub: SubStream, names: Collection[str], now: float) -> _Batch:
+        batch = _Batch()
+        suspects = self._scope.suspects(sub.type)
+        for name in sorted(names):
+            if batch.size >= self._terms.limit and not sub.whole:
+                break
+            resource = self._scope.get(sub.type, name)
+            if resource is None:
+                self._collect_gone(sub, name, batch, now)
+            elif not sub.due(name, resource.version) or self._content(sub, resource):
+                sub.settle(name)
+            elif batch.size and batch.size + len(resource.frame) > self._terms.limit and not sub.whole:
+                break
+            elif not self._gates.holds_back(resource) and not (batch.put and name in suspects):
+                batch.put.append(resource)
+                batch.size += len(resource.frame)
+                if name in suspects:
+                    break
+        return batch
+
+    def _content(self, sub: SubStream, resource: Resource) -> bool:
+        """Whether the client has taken the version that is wanted, though another Envoy refused it."""
+        wanted = self._scope.wanted(sub.type, resource.name)
+        if wanted is resource or wanted is None or resource.name in sub.forced:
+            return False
+        return sub.acknowledged.get(resource.name) == wanted.version == sub.sent.get(resource.name)
+
+    def _collect_gone(self, sub: SubStream, name: str, batch: _Batch, now: float) -> None:
+        """A name that the scope does not have: removed if the client may have it, else said to be absent."""
+        told = sub.sent.get(name) == ABSENT and name not in sub.forced
+        if self._keeps_earlier(sub, name):
+            sub.settle(name)
+        elif name in sub.holdings and not told and sub.says_gone:
+            if self._gates.keeps(sub, name, now):
+                return
+            batch.removed.append(name)
+        elif name in sub.forced or (name in sub.names and name not in sub.sent):
+            self._collect_absent(sub, name, batch)
+        else:
+            sub.settle(name)
+            return
+        batch.size += len(name)
+
+    def _keeps_earlier(self, sub: SubStream, name: str) -> bool:
+        """Whether what is wanted was refused, nothing good is known, and the client has an earlier version."""
+        held = name in sub.acknowledged and name not in sub.forced
+        return held and self._scope.wanted(sub.type, name) is not None
+
+    def _collect_absent(self, sub: SubStream, name: str, batch: _Batch) -> None:
+        if (said := sub.absence(name)) is not None:
+            batch.put.append(said)
+        elif sub.says_gone:
+            batch.absent.append(name)
+        else:
+            sub.settle(name)
+
+    def _send(self, sub: SubStream, batch: _Batch, now: float) -> Response:
+        self._count += 1
+        nonce = f"{self._prefix}{self._count}"
+        gone = batch.absent + batch.removed
+        sub.record(nonce, batch.put, gone, now)
+        if sub.type is ResourceType.CLUSTER:
+            self._follow(batch.put, gone)
+        return Response(
+            type=sub.type,
+            nonce=nonce,
+            frame=sub.frame(nonce, batch.put, gone, self._terms.identifier),
+            resources=len(batch.put),
+            removed=len(gone),
+        )
+
+    def _follow(self, put: list[Resource], gone: list[str]) -> None:
+        """Send assignments again after their clusters: Envoy waits for them and does not ask again."""
+        endpoints = self._substreams[ResourceType.ENDPOINT]
+        for cluster in put:
+            endpoints.mark(cluster.name, force=True)
+        if endpoints.state is State.UNASKED:
+            endpoints.forced.difference_update(gone)
+
+    # -- Questions ---------------------------------------------------------------------------------------------
+
+    def acknowledged(self, type_: ResourceType, name: str) -> str | None:
+        """The version of the resource that the client last said it has."""
+        sub = self._substreams.get(type_)
+        return sub.acknowledged.get(name) if sub else None
+
+    def unanswered(self) -> Iterator[tuple[ResourceType, str, str]]:
+        """Type, name and version of all that was sent and neither acknowledged nor refused."""
+        for sub in self._substreams.values():
+            for flight in sub.flights:
+                yield from ((sub.type, name, version) for name, version in flight.versions.items())
+
+    def view(self) -> list[TypeView]:
+        """The state of each type, for debug output."""
+        return [self._view(sub) for sub in self._substreams.values() if sub.state is not State.UNASKED]
+
+    def _view(self, sub: SubStream) -> TypeView:
+        return TypeView(
+            type=sub.type,
+            wildcard=sub.wildcard,
+            subscribed=len(sub.names),
+            sent=dict(sub.sent),
+            acknowledged=dict(sub.acknowledged),
+            in_flight=tuple(flight.nonce for flight in sub.flights),
+            waiting={name: self._gates.explain(sub, name) for name in sorted(sub.dirty)},
+        )
+
+
+def _subscribed(sub: SubStream, asked: Ask, *, first: bool) -> Subscribed:
+    names = frozenset(asked.names)
+    if first and sub.wildcard:
+        names |= {WILDCARD}
+    held = dict(sub.acknowledged) if first and asked.initial else {}
+    return Subscribed(type=sub.type, first=first, names=names, dropped=frozenset(asked.dropped), held=held)
+
+
+def _acknowledged(type_: ResourceType, flight: Flight, now: float) -> Acknowledged:
+    return Acknowledged(
+        type=type_,
+        nonce=flight.nonce,
+        versions=flight.versions,
+        removed=frozenset(flight.removed),
+        seconds=now - flight.sent_at,
+    )
+
+
+def _rejected(sub: SubStream, asked: Ask, now: float) -> Rejected:
+    flight = sub.reject(asked.nonce)
+    return Rejected(
+        type=sub.type,
+        nonce=flight.nonce,
+        versions=flight.versions,
+        removed=frozenset(flight.removed),
+        seconds=now - flight.sent_at,
+        code=asked.error.code if asked.error else 0,
+        message=asked.error.message if asked.error else "",
+    )

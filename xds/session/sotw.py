@@ -1,0 +1,123 @@
+"""The state of the world: requests that list all names wanted, responses that list all there is.
+
+Rules of the xDS specification, "State of the World" and "Variants": for clusters, listeners and scopes a response
+lists everything and a name left out is removed; for the others a response says nothing of the names it leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from xds.scope import Scope
+from xds.session.requests import Ask
+from xds.session.substream import WILDCARD, Flight, SubStream
+from xds.session.table import SOTW, Table
+from xds.types import ResourceType
+from xds.wire.resource import Resource, empty_assignment, response, version_of
+
+
+class SotwSubStream(SubStream):
+    """State of one type in the state of the world protocol."""
+
+    __slots__ = ("_carried", "_legacy", "_replaced")
+
+    TABLE: ClassVar[Table] = SOTW
+
+    def __init__(self, type_: ResourceType) -> None:
+        super().__init__(type_)
+        self._carried: dict[str, Resource] = {}
+        """What the client is to have, of a type whose responses list all of it."""
+        self._replaced: dict[str, dict[str, Resource | None]] = {}
+        """By nonce in flight: what the client had of the names before."""
+        self._legacy = False
+        """Whether the wildcard came of a request without names."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether each response must list all that the client is to have."""
+        return self.type.full_state
+
+    @property
+    def says_gone(self) -> bool:
+        """Whether a response can say it: by leaving the name out of all there is."""
+        return self.whole
+
+    # -- Subscriptions -----------------------------------------------------------------------------------------
+
+    def open(self, ask: Ask, scope: Scope) -> None:
+        """Take the first request of the type; versions of an earlier stream say nothing of single resources."""
+        self._legacy = self.type.wildcard and not ask.names
+        super().open(ask, scope)
+
+    def honour(self, ask: Ask, scope: Scope, *, again: bool = False) -> None:
+        """Take the names of a request in place of those before it.
+
+        With `again`, a request that changes nothing wants the same once more: so does Envoy for the assignment of a
+        changed cluster.
+        """
+        if not ask.names and self._legacy:
+            return
+        self._legacy = False
+        asked = set(ask.names) - {WILDCARD}
+        if again and asked == self.names:
+            for name in asked:
+                self.mark(name, force=True)
+        self._replace(asked, WILDCARD in ask.names, scope)
+
+    def _replace(self, asked: set[str], wildcard: bool, scope: Scope) -> None:  # noqa: FBT001 - what the client said
+        dropped, new = self.names - asked, asked - self.names
+        self.names -= dropped
+        if self.wildcard and not wildcard:
+            self._let_go_all()
+        elif not self.wildcard:
+            self._forget(dropped)
+        for name in sorted(new):
+            self._ask(name)
+        if wildcard and not self.wildcard:
+            self._ask_all(scope)
+        # All that there is says at once what of the new names there is not.
+        self.owed = self.owed or (bool(new) and self.whole)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        names = list(names)
+        super()._forget(names)
+        for name in names:
+            self._carried.pop(name, None)
+
+    # -- Responses ---------------------------------------------------------------------------------------------
+
+    def absence(self, name: str) -> Resource | None:
+        """An empty assignment: an Envoy that hears nothing of one waits 15 s before it goes on."""
+        return empty_assignment(name) if self.type is ResourceType.ENDPOINT else None
+
+    def record(self, nonce: str, put: Iterable[Resource], gone: Iterable[str], now: float) -> None:
+        """A response leaves: resources `put`, without the names `gone`, and all else that the client has."""
+        put, gone = list(put), list(gone)
+        super().record(nonce, put, gone, now)
+        if self.whole:
+            self._replaced[nonce] = {name: self._carried.get(name) for name in [*(made.name for made in put), *gone]}
+            self._carried.update((made.name, made) for made in put)
+            for name in gone:
+                self._carried.pop(name, None)
+
+    def frame(self, nonce: str, put: list[Resource], gone: list[str], control_plane: str) -> bytes:  # noqa: ARG002
+        """The encoded response of what was recorded last."""
+        carried = list(self._carried.values()) if self.whole else put
+        return response(self.type, nonce, carried, version_of(carried), control_plane)
+
+    # -- What the client said ----------------------------------------------------------------------------------
+
+    def _land(self, nonce: str) -> Flight:
+        flight = super()._land(nonce)
+        self._replaced.pop(nonce, None)
+        return flight
+
+    def reject(self, nonce: str) -> Flight:
+        """The client refused a response: of the names that were new in it, it has what it had before."""
+        for name, before in self._replaced.get(nonce, {}).items():
+            if before is None:
+                self._carried.pop(name, None)
+            elif self.wants(name):
+                self._carried[name] = before
+        return super().reject(nonce)
