@@ -119,7 +119,8 @@ class Keeper:
                 dirty = self._dirty.setdefault(gateway, _Dirty(scope))
                 dirty.scope = scope
                 dirty.names.update(names)
-            await pause.if_long()
+            if pause.due:
+                await pause.take()
 
     async def _write(self) -> bool:
         """One transaction: what is forgotten, and the next gateways. Their names are read at the last moment."""
@@ -154,7 +155,8 @@ class Keeper:
             changes.append((gateway, memories))
             for type_, name in dirty.names:
                 memories.append(dirty.scope.remembered(type_, name))
-                await pause.if_long()
+                if pause.due:
+                await pause.take()
         return changes
 
     def _put_back(self, batch: dict[str, _Dirty], forgotten: set[str]) -> None:
@@ -179,12 +181,17 @@ class Keeper:
 
 
 class _Pause:
-    """Lets the event loop go on whenever a slice is over."""
+    """Says when a slice is over, and lets the event loop go on then."""
+
+    __slots__ = ("_until",)
 
     def __init__(self) -> None:
         self._until = time.perf_counter() + SLICE_SECONDS
 
-    async def if_long(self) -> None:
-        if time.perf_counter() > self._until:
-            await asyncio.sleep(0)
-            self._until = time.perf_counter() + SLICE_SECONDS
+    @property
+    def due(self) -> bool:
+        return time.perf_counter() > self._until
+
+    async def take(self) -> None:
+        await asyncio.sleep(0)
+        self._until = time.perf_counter() + SLICE_SECONDS
