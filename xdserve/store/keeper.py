@@ -156,7 +156,7 @@ class Keeper:
             for type_, name in dirty.names:
                 memories.append(dirty.scope.remembered(type_, name))
                 if pause.due:
-                await pause.take()
+                    await pause.take()
         return changes
 
     def _put_back(self, batch: dict[str, _Dirty], forgotten: set[str]) -> None:
