@@ -51,7 +51,7 @@ async def _longest_turn(path: Path) -> float:
     scope.update([resource(ResourceType.ROUTE, f"r{number}", b"x" * BYTES) for number in range(5000)])
     versions = {found.name: found.version for found in scope.resources()}
     scope.acknowledge(ResourceType.ROUTE, versions)
-    keeper = Keeper(store, lambda: [("models/iris", scope)])
+    keeper = Keeper(store, lambda: {"models/iris": scope})
     flushing = asyncio.create_task(keeper.flush())
     longest, before = 0.0, time.perf_counter()
     while not flushing.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -35,8 +35,8 @@ class Remembering(Protocol):
         """What is remembered of a name now."""
 
 
-Scopes: TypeAlias = Callable[[], Iterable[tuple[str, Remembering]]]
-"""Gives the gateways and their scopes: all, or those that may have changed since it was last called."""
+Scopes: TypeAlias = Callable[[], Mapping[str, Remembering]]
+"""Gives the scopes by gateway: all, or those that may have changed since it was last called."""
 
 
 @dataclass(slots=True)
@@ -113,9 +113,11 @@ class Keeper:
 
     async def _gather(self) -> None:
         pause = _Pause()
-        # A list: the scopes may change while others run.
-        for gateway, scope in list(self._scopes()):
-            if names := scope.drain():
+        scopes = self._scopes()
+        # A list, for gateways come and go while others run; of names, for ten thousand tuples a second are garbage.
+        for gateway in list(scopes):
+            scope = scopes.get(gateway)
+            if scope is not None and (names := scope.drain()):
                 dirty = self._dirty.setdefault(gateway, _Dirty(scope))
                 dirty.scope = scope
                 dirty.names.update(names)

@@ -33,7 +33,7 @@ class Gateways(dict):
     """The scopes of a server."""
 
     def __call__(self):
-        return self.items()
+        return self
 
 
 @pytest.fixture
