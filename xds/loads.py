@@ -9,11 +9,13 @@ What a report is (envoy/service/load_stats/v3/lrs.proto, envoy/config/endpoint/v
   many there are now. They come by locality, where there was traffic, and are added up.
 - The first request of a stream that was broken off has what happened meanwhile: it counts like any other.
 - `issued` are requests given to a connection. One that got no connection failed without having been issued: the share
-  of failures is `errors / (successes + errors)`. A retry counts each of its attempts. A client that hangs up, or a
-  timeout, makes an error.
-- What a cluster got between its arrival and the next report is told of nobody: Envoy sets its counts to 0 then.
+  of failures is `errors / (successes + errors)`. A retry counts each of its attempts. A timeout is an error; a request
+  whose client hangs up is neither.
+- Not in any report is what a new cluster gets until its Envoy's next report, and what a cluster got since the last one
+  when it is changed or removed.
 - Envoy reports every cluster that it has, its own for the control plane too, whatever their `lrs_server` says, and puts
   its node of 61 KB into every request: hence requests are taken apart here, and never decoded as a whole.
+- Envoy comes back 5 s after a stream was broken off.
 """
 
 from __future__ import annotations
