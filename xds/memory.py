@@ -89,6 +89,10 @@ class Retired:
         """The route configurations of which a good version uses the cluster."""
         return self._users.get(cluster, ())
 
+    def routes(self) -> set[str]:
+        """The route configurations of which a good version needs something that the wanted one does not."""
+        return set(self._pins)
+
     def keep(self, key: tuple[ResourceType, str], resource: Resource) -> None:
         """The name is not wanted any more."""
         self._held[key] = resource

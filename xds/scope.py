@@ -35,7 +35,9 @@ class Scope:
     An update costs what it names, not what the scope holds.
     """
 
-    __slots__ = ("_dirty", "_good", "_instead", "_refused", "_retired", "_suspects", "_wanted", "_withheld", "name")
+    __slots__ = (
+        "_dirty", "_good", "_instead", "_refused", "_restored", "_retired", "_suspects", "_wanted", "_withheld", "name",
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -48,6 +50,7 @@ class Scope:
         self._suspects: dict[ResourceType, set[str]] = {}
         self._retired = Retired()
         self._dirty: set[Key] = set()
+        self._restored = False
 
     # -- What is wanted ----------------------------------------------------------------------------------------
 
@@ -66,6 +69,8 @@ class Scope:
             if key not in taken and key[1] in self._wanted[key[0]]:
                 before.setdefault(key, self._version(key))
                 self._remove(key)
+        if self._restored:
+            self._prune()
         return self._settle(before)
 
     def _put(self, key: Key, resource: Resource) -> None:
@@ -238,12 +243,14 @@ class Scope:
     def refuse(self, type_: ResourceType, name: str, refusal: Refusal) -> Changes:
         """An Envoy will not have a version; says what is served otherwise now.
 
-        Nothing happens if the version is neither wanted nor a good one: what it says is out of date.
+        Nothing happens if the version is neither wanted nor a good one: what it says is out of date. What the first
+        Envoy says of a version stays, though others say the same.
         """
         key = (type_, name)
         wanted = self._wanted[type_].get(name)
         known = {found.version for found in self._good[type_].get(name, ())} | ({wanted.version} if wanted else set())
-        if refusal.version not in known:
+        earlier = self._refused.get(key, {}).get(refusal.version)
+        if refusal.version not in known or (earlier is not None and earlier.cause is Cause.REFUSED):
             return {}
         before = {key: self._version(key)}
         refused = self._refused.setdefault(key, {})
@@ -319,7 +326,11 @@ class Scope:
         return Memory(type=type_, name=name, good=self._good[type_].get(name, ()), refused=tuple(refused.values()))
 
     def restore(self, memories: Iterable[Memory]) -> None:
-        """Remember again what an earlier server knew. To be called before anything is put."""
+        """Remember again what an earlier server knew. To be called before anything is put.
+
+        What the first update neither puts nor needs is forgotten: it went while no server ran.
+        """
+        self._restored = True
         for memory in memories:
             if memory.good:
                 self._good[memory.type][memory.name] = memory.good[:GOOD_KEPT]
@@ -331,6 +342,18 @@ class Scope:
             for name, good in self._good[type_].items():
                 if self._retired.pins((type_, name)):
                     self._retired.keep((type_, name), good[0])
+
+    def _prune(self) -> None:
+        """Forget the names of an earlier server that are not wanted any more."""
+        self._restored = False
+        for type_, good in self._good.items():
+            for key in [(type_, name) for name in good if name not in self._wanted[type_]]:
+                if self._retired.get(key) is None:
+                    self._forget(key)
+        for key in [key for key in self._refused if key[1] not in self._wanted[key[0]]]:
+            self._forget(key)
+        for route in self._retired.routes() - self._wanted[ResourceType.ROUTE].keys():
+            self._pin(route)
 
 
 def _is_route(key: Key) -> bool:

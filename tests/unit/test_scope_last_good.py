@@ -105,6 +105,13 @@ class TestARefusedVersion:
         assert refuse(scope, BAD) == {LISTENER: {"http"}}
         assert scope.get(LISTENER, "http") is GOOD
 
+    def test_is_told_in_the_words_of_the_first(self):
+        scope = scope_with(GOOD)
+        scope.update([BAD])
+        refuse(scope, BAD, "first")
+        assert refuse(scope, BAD, "second") == {}
+        assert [one.refusal.message for one in scope.rejections()] == ["first"]
+
     def test_refusals_are_bounded(self):
         scope = scope_with(GOOD)
         for rev in range(1, 100):
@@ -225,6 +232,19 @@ class TestMemory:
         assert list(scope.resources()) == [A, EA, TO_A]
         assert scope.drain() == []
         assert scope.remembered(CLUSTER, "a").good == (A,)
+
+    def test_of_what_went_while_no_server_ran_is_dropped(self):
+        before = scope_with(GOOD, A, EA, TO_A)
+        other = make(ROUTE, "s", 0, ["b"])
+        before.update([B, EB, other])
+        before.acknowledge(ROUTE, {"s": other.version})
+        refuse(before, B)
+        memories = [before.remembered(*key) for key in before.drain()]
+        scope = Scope("models/iris")
+        scope.restore(memories)
+        scope.update([A, EA, TO_A])
+        assert set(scope.drain()) == {(LISTENER, "http"), (ROUTE, "s"), (CLUSTER, "b")}
+        assert list(scope.resources()) == [A, EA, TO_A]
 
     def test_of_names_that_are_gone_is_dropped(self):
         scope = scope_with(GOOD)
