@@ -18,14 +18,17 @@ async def stub_server(handle):
 
     async def connection(reader, writer):
         tasks.add(asyncio.current_task())
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 await _body(head, reader)
                 if await handle(head.decode("latin-1"), writer) is False:
                     break
                 await writer.drain()
-        writer.close()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(connection, "127.0.0.1", 0, backlog=4096)
     try:

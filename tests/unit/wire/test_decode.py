@@ -168,16 +168,16 @@ def test_decoded_messages_are_as_constructed_ones():
     decoded = decode(Node, b"\n\x01a")
     assert decoded == Node(id="a")
     assert vars(decoded) == vars(Node(id="a"))
-    assert decode(Node, b"").metadata is None
+    assert decode(Node, b"").locality is None
 
 
 def test_reads_what_google_writes_for_a_request():
     theirs = google_class(DeltaDiscoveryRequest)()
     theirs.node.id = "gateway-0"
-    theirs.node.metadata["weight"] = 5
+    theirs.node.locality.zone = "a"
     theirs.initial_resource_versions["a"] = "1"
     theirs.error_detail.message = "no"
     ours = decode(DeltaDiscoveryRequest, serialize(theirs))
-    assert ours.node.metadata.to_dict() == {"weight": 5}
+    assert ours.node.locality.zone == "a"
     assert ours.initial_resource_versions == {"a": "1"}
     assert ours.error_detail.message == "no"

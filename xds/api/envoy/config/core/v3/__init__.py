@@ -559,10 +559,6 @@ class Node(betterproto2.Message):
 
     cluster: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
-    metadata: "____google__protobuf__.Struct | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
-
     locality: "Locality | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
