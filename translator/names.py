@@ -31,6 +31,11 @@ def cluster(service: Ref, backend: str) -> str:
     return f"{service.namespace}/{service.name}/{backend}"
 
 
+def backend(cluster: str) -> str:
+    """The backend of a cluster that `cluster` made; another name as it is."""
+    return cluster.split("/", 2)[-1]
+
+
 def grpc_backend(backend: str) -> str:
     """The backend that stands for another's gRPC port; a user's own backend name holds no slash."""
     return f"{backend}/{GRPC}"

@@ -94,6 +94,8 @@ class Response:
     frame: bytes
     resources: int
     removed: int
+    coalesced: int = 0
+    """Changes that are never sent by themselves, as a later one of the same name came before a response could go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

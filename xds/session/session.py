@@ -163,6 +163,7 @@ class Session:
         """The scope changed; costs as much as changed."""
         for type_, names in changes.items():
             if sub := self._substreams.get(type_):
+                sub.coalesced += len(sub.dirty & names)
                 for name in names:
                     sub.mark(name)
             if type_ is ResourceType.CLUSTER:
@@ -308,6 +309,7 @@ class Session:
         nonce = f"{self._prefix}{self._count}"
         gone = batch.absent + batch.removed
         sub.record(nonce, batch.put, gone, now)
+        coalesced, sub.coalesced = sub.coalesced, 0
         if sub.type is ResourceType.CLUSTER:
             self._follow(batch.put, gone)
         return Response(
@@ -316,6 +318,7 @@ class Session:
             frame=sub.frame(nonce, batch.put, gone, self._terms.identifier),
             resources=len(batch.put),
             removed=len(gone),
+            coalesced=coalesced,
         )
 
     def _follow(self, put: list[Resource], gone: list[str]) -> None:

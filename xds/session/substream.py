@@ -48,7 +48,7 @@ class SubStream:
     """
 
     __slots__ = (
-        "acknowledged", "dirty", "flights", "forced", "holdings", "last_nonce", "names", "owed", "resumed",
+        "acknowledged", "coalesced", "dirty", "flights", "forced", "holdings", "last_nonce", "names", "owed", "resumed",
         "sent", "state", "type", "wildcard",
     )  # fmt: skip
 
@@ -65,6 +65,8 @@ class SubStream:
         self.dirty: set[str] = set()
         self.forced: set[str] = set()
         """Names to be answered even if nothing changed."""
+        self.coalesced = 0
+        """Changes since the last response that came while an earlier one of the same name was still to be sent."""
         self.owed = False
         """Whether a wildcard waits for its first answer, which may be empty."""
         self.resumed = False
