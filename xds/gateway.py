@@ -115,6 +115,10 @@ class Gateway:
             self._tell(changes, always=True)
         return changes
 
+    def refresh(self, assignment: Resource) -> None:
+        """The endpoints of a cluster that only good routes still need are others now."""
+        self._tell(self.scope.refresh(assignment))
+
     def forget(self) -> None:
         """The gateway is gone: its Envoys lose everything."""
         self.publish((), self.scope.keys())

@@ -73,6 +73,19 @@ class Scope:
             self._prune()
         return self._settle(before)
 
+    def retains(self, cluster: str) -> bool:
+        """Whether the cluster is not wanted any more, and good routes may need it again."""
+        return self._retired.get((ResourceType.CLUSTER, cluster)) is not None
+
+    def refresh(self, assignment: Resource) -> Changes:
+        """The endpoints of a retained cluster are others now; says what is served otherwise."""
+        key = (ResourceType.ENDPOINT, assignment.name)
+        if self._retired.get(key) is None:
+            return {}
+        before = {key: self._version(key)}
+        self._retired.keep(key, assignment)
+        return self._settle(before)
+
     def _put(self, key: Key, resource: Resource) -> None:
         of_type = self._wanted[resource.type]
         old = of_type.get(resource.name)

@@ -44,6 +44,12 @@ class Publisher(Protocol):
     def publish(self, gateway: str, put: Iterable[Resource], remove: Iterable[tuple[ResourceType, str]] = ()) -> object:
         """Change what a gateway is to have."""
 
+    def retains(self, gateway: str, cluster: str) -> bool:
+        """Whether a cluster that is not wanted any more may be needed again, should Envoys refuse what is."""
+
+    def refresh(self, gateway: str, assignment: Resource) -> None:
+        """The endpoints of a retained cluster are others now."""
+
     def forget(self, gateway: str) -> None:
         """A gateway is no more."""
 
@@ -84,10 +90,11 @@ class AttachmentReader(NamedTuple):
 
 @dataclass(slots=True)
 class Unit:
-    """What is known of one target: its last plan."""
+    """What is known of one target: its last plan, its backends, and those before them that Envoys may go back to."""
 
     planned: Planned = field(default_factory=Planned)
     backends: dict[str, Backend] = field(default_factory=dict)
+    retained: dict[str, Backend] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -170,7 +177,7 @@ class Pipeline:
             unit = self.units.get(reader.service)
             # A target that is losing its gateway to another writes nothing there: names may be the same.
             owns = self.owners.get(names.gateway(reader.service)) == reader.service
-            if unit is not None and owns and reader.backend in unit.backends:
+            if unit is not None and owns:
                 self._guarded(reader.service, unit, partial(self._assign, unit, reader))
         for ref in _taken(self._dirty_services, limit):
             unit = self.units.setdefault(ref, Unit())
@@ -192,8 +199,12 @@ class Pipeline:
 
     def _assign(self, unit: Unit, reader: AssignmentReader) -> None:
         """The short way: endpoints changed, nothing else."""
-        made = self._assignment(reader.service, unit.backends[reader.backend])
-        self._publisher.publish(names.gateway(reader.service), [made])
+        gateway = names.gateway(reader.service)
+        if reader.backend in unit.backends:
+            made = self._assignment(reader.service, unit.backends[reader.backend])
+            self._publisher.publish(gateway, [made])
+        elif reader.backend in unit.retained:
+            self._publisher.refresh(gateway, self._assignment(reader.service, unit.retained[reader.backend]))
 
     def _service(self, unit: Unit, ref: Ref) -> None:
         view = View(self.objects, self._derived)
@@ -226,14 +237,25 @@ class Pipeline:
                     self._encode(envoy.cluster(service.service, backend)),
                     self._assignment(service.service, backend),
                 ]
+        before = unit.retained | unit.backends
         remove = list(self._dropped(service.service, unit, wanted))
         self.owners[gateway.name] = service.service
         unit.backends = wanted
         self._publisher.publish(gateway.name, put, remove)
+        self._retain(service.service, unit, before)
+
+    def _retain(self, ref: Ref, unit: Unit, before: dict[str, Backend]) -> None:
+        """Keep the endpoints of former backends fresh where Envoys may go back to them."""
+        gateway, unit.retained = names.gateway(ref), {}
+        for name, backend in before.items():
+            if name not in unit.backends:
+                if self._publisher.retains(gateway, names.cluster(ref, name)):
+                    unit.retained[name] = backend
+                else:
+                    self._derived.record(AssignmentReader(ref, name), ())
 
     def _dropped(self, ref: Ref, unit: Unit, wanted: dict[str, Backend]) -> Iterator[tuple[ResourceType, str]]:
         for name in unit.backends.keys() - wanted.keys():
-            self._derived.record(AssignmentReader(ref, name), ())
             yield ResourceType.CLUSTER, names.cluster(ref, name)
             yield ResourceType.ENDPOINT, names.cluster(ref, name)
 
@@ -242,7 +264,9 @@ class Pipeline:
         gateway = names.gateway(ref)
         owner = self.owners.get(gateway)
         remove = list(self._dropped(ref, unit, {}))
-        unit.backends = {}
+        for name in unit.retained | unit.backends:
+            self._derived.record(AssignmentReader(ref, name), ())
+        unit.backends, unit.retained = {}, {}
         if owner != ref:
             self._leave(gateway, owner, remove)
             return

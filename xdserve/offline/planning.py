@@ -37,6 +37,13 @@ class Scopes:
         """Change what a gateway is to have."""
         return self.scopes.setdefault(gateway, Scope(gateway)).update(put, remove)
 
+    def retains(self, _: str, __: str) -> bool:
+        """No Envoy ever acknowledged anything."""
+        return False
+
+    def refresh(self, _: str, __: Resource) -> None:
+        """Nothing is retained."""
+
     def forget(self, gateway: str) -> None:
         """A gateway is no more."""
         self.scopes.pop(gateway, None)

@@ -30,6 +30,12 @@ class Recorder:
         self.published.append(gateway)
         return self.scopes.setdefault(gateway, Scope(gateway)).update(put, remove)
 
+    def retains(self, gateway, cluster):
+        return self.scopes[gateway].retains(cluster)
+
+    def refresh(self, gateway, assignment):
+        self.scopes[gateway].refresh(assignment)
+
     def forget(self, gateway):
         self.scopes.pop(gateway, None)
 

@@ -9,6 +9,8 @@ from tests.unit.pipeline import documents as d
 from tests.unit.pipeline.recorder import Run
 from translator.objects import Ref
 from translator.plan import Reason
+from xds.memory import Refusal
+from xds.types import ResourceType
 from xdserve.pipeline import SLICE
 
 IRIS = Ref("serving.kserve.io", "InferenceService", "models", "iris")
@@ -271,3 +273,48 @@ class TestGateways:
         assert run.pipeline.units == {}
         derived = run.pipeline._derived
         assert (derived.readers._reads, derived.readers._readers, derived._values) == ({}, {}, {})
+
+
+class TestRoutesThatAreRefused:
+    """Envoys go on with the good routes before, and so with backends that nobody wants any more."""
+
+    @pytest.fixture
+    def refused(self, run):
+        """The policy moves from `v2` to `v3`, and the routes of that are refused."""
+        scope = run.said.scopes[GATEWAY]
+        for kept in list(scope.resources()):
+            scope.acknowledge(kept.type, {kept.name: kept.version})
+        run.put(d.service("v3"), d.endpoint_slice("v3", {"10.0.0.3": True}), split_to_v3())
+        bad = scope.wanted(ResourceType.ROUTE, GATEWAY)
+        scope.refuse(bad.type, bad.name, Refusal(version=bad.version, code=13, message="no", node="envoy"))
+        return run
+
+    def test_their_endpoints_stay_fresh(self, refused):
+        assert refused.split(GATEWAY) == {"predictor": 90, "v2": 10}
+        encoded = refused.counted()[1]
+        refused.put(d.endpoint_slice("v2", {"10.0.0.7": True}))
+        assert refused.addresses(GATEWAY, "v2") == ["10.0.0.7"]
+        assert refused.counted()[1] == encoded + 1
+
+    def test_and_cost_nothing_when_they_are_not_needed_any_more(self, refused):
+        scope = refused.said.scopes[GATEWAY]
+        for weight in (20, 30):
+            refused.put(split_to_v3(weight))
+            good = scope.get(ResourceType.ROUTE, GATEWAY)
+            scope.acknowledge(good.type, {good.name: good.version})
+        refused.put(split_to_v3(40))
+        encoded = refused.counted()[1]
+        refused.put(d.endpoint_slice("v2", {"10.0.0.7": True}))
+        assert refused.counted()[1] == encoded
+
+    def test_go_with_their_service(self, refused):
+        refused.gone(IRIS)
+        assert GATEWAY not in refused.said.scopes
+        encoded = refused.counted()[1]
+        refused.put(d.endpoint_slice("v2", {"10.0.0.7": True}))
+        assert refused.counted()[1] == encoded
+
+
+def split_to_v3(weight=10):
+    shares = [{"backend": "predictor", "weight": 100 - weight}, {"backend": "v3", "weight": weight}]
+    return d.policy("iris", d.KSERVE, backends=[d.backend("v3", "v3")], split=shares)
