@@ -38,7 +38,7 @@ class Credentials:
         server_name: the name in the server's certificate, also sent as SNI; without it, a host of its addresses.
         cert: the Envoy's own certificate and its chain (PEM), for mutual TLS.
         key: the private key of ``cert`` (PEM).
-        token_file: the bearer token, alone in a file; blanks around it do not count.
+        token_file: the bearer token, alone in a file; a line break after it does not count.
         directory: where the files of `secrets` are; needed with any other file.
 
     Raises:
@@ -94,7 +94,8 @@ def transport_socket(credentials: Credentials, servers: Sequence[Address]) -> di
     if credentials.ca is None:
         return None
     common: dict[str, Any] = {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        # As a client Envoy would go no further than 1.2, which shows its certificate to whoever listens.
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
         "validation_context_sds_secret_config": _by_sds(credentials, CA),
     }
     if credentials.cert:

@@ -27,6 +27,7 @@ from xdserve import cli
 from xdserve.settings import Settings, flag_of
 
 COMMANDS = "serve, translate, validate, diff, bootstrap, router or demo"
+BOOTSTRAP = ("bootstrap", "--gateway", "models/iris", "--xds-address", "xdserve:18000")
 NO_SOURCE = "--source: not given, allowed a directory (also XDSERVE_SOURCE, or source in the file of settings)"
 
 
@@ -105,6 +106,27 @@ def test_help_imports_nothing_heavy() -> None:
             ("bootstrap", "--gateway", "models/iris", "--xds-address", "a:1", "--node-id", "a b"),
             "--node-id: found 'a b', allowed 1..512 printable ASCII characters without blanks",
         ),
+        (
+            (*BOOTSTRAP, "--key", "tls.key", "--ca", "ca.pem", "--directory", "."),
+            "--cert: not given, allowed a file, as key is given",
+        ),
+        (
+            (*BOOTSTRAP, "--ca", "ca.pem"),
+            "--directory: not given, allowed a directory, as ca is given: Envoy re-reads by files in it",
+        ),
+        (
+            (*BOOTSTRAP, "--token-file", "token", "--directory", "."),
+            "--ca: not given, allowed a file, as token_file is given: a token is sent as plain text to loopback alone",
+        ),
+        (
+            (*BOOTSTRAP, "--ca", "ca.pem", "--server-name", "a/b", "--directory", "."),
+            "--server-name: found 'a/b', allowed a DNS name",
+        ),
+        (
+            (*BOOTSTRAP, "--directory", "/dev/null/x"),
+            "--directory: found '/dev/null/x', allowed a directory that can be written to (Not a directory)",
+        ),
+        (("serve", "--xds-cert", "tls.crt"), "--xds-key: not given, allowed a file, as xds_cert is given"),
         (("demo", "--seconds", "0"), "--seconds: found '0.0', allowed 0.1..600"),
         (("demo", "--seconds", "nan"), "--seconds: found 'nan', allowed 0.1..600"),
     ],
@@ -142,6 +164,40 @@ def test_bootstrap_prints_what_is_rendered(form: str, read: object) -> None:
     expected = bootstrap.render("models/iris", "xdserve:18000", node_id="pod-1", admin_address="127.0.0.1:9902")
     assert (result.returncode, result.stderr) == (0, "")
     assert read(result.stdout) == expected
+
+
+def test_bootstrap_writes_what_it_names(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "new" / "folder"
+    files = {"ca": "ca.pem", "cert": "tls.crt", "key": "tls.key", "token_file": "token"}
+    flags = [word for name, file in files.items() for word in (flag_of(name), str(tmp_path / file))]
+    several = ("--xds-address", "10.0.0.1:18000", "--node-id", "pod-1", "--directory", str(folder))
+    for _ in range(2):  # again over its own
+        assert cli.main([*BOOTSTRAP, *several, *flags]) == 0
+    assert capfd.readouterr() == ("", "")
+
+    addresses = ("xdserve:18000", "10.0.0.1:18000")
+    paths = {name: tmp_path / file for name, file in files.items()}
+    credentials = bootstrap.Credentials(**paths, directory=folder)
+    expected = {
+        **bootstrap.secrets(credentials, addresses),
+        "envoy.yaml": bootstrap.render("models/iris", addresses, credentials=credentials, node_id="pod-1"),
+    }
+    assert {path.name: yaml.safe_load(path.read_text()) for path in folder.iterdir()} == expected
+
+
+def test_paths_of_credentials_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*BOOTSTRAP, "--ca", "ca.pem", "--directory", ".", "-o", "json"]) == 0
+    assert str(tmp_path / "xdserve-ca.yaml") in (tmp_path / "envoy.json").read_text()
+    assert str(tmp_path / "ca.pem") in (tmp_path / "xdserve-ca.yaml").read_text()
+
+
+def test_serve_needs_a_place_for_last_good_or_leave(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Settings, "state_path", None)
+    assert cli.main(["serve", "--source", "."]) == 2
+    assert capfd.readouterr().err.startswith("xdserve: --state-directory: not given, allowed a directory")
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
