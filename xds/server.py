@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,7 +20,7 @@ from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest
 from xds.gateway import Gateway
 from xds.memory import Rejection
 from xds.scope import Changes, Scope
-from xds.session import Event, ProtocolError, Response, Session, Terms, TypeView
+from xds.session import Event, ProtocolError, Response, Session, Terms, TypeView, Variant
 from xds.types import ResourceType
 from xds.wire import DecodeError, Resource, decode
 
@@ -71,6 +71,9 @@ class StreamInfo:
     connected_since: datetime
     known: bool
     """Whether the gateway was published when the stream came."""
+    variant: Variant = Variant.DELTA
+    service: str = "ads"
+    """The short name of the discovery service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,11 +245,12 @@ class Server:
 
     def nodes(self) -> list[NodeView]:
         """All connected Envoys."""
-        return [
-            NodeView(stream=stream.info, types=tuple(stream.session.view()))
-            for streams in self._streams.values()
-            for stream in streams.values()
-        ]
+        return list(self.views())
+
+    def views(self) -> Iterator[NodeView]:
+        """All Envoys that are connected now, each looked at in its turn: there may be many, with many names each."""
+        streams = [stream for streams in self._streams.values() for stream in streams.values()]
+        return (NodeView(stream=stream.info, types=tuple(stream.session.view())) for stream in streams)
 
     def rejections(self, gateway: str) -> tuple[Rejection, ...]:
         """What Envoys refuse of what a gateway is to have."""
