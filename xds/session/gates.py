@@ -171,6 +171,9 @@ class Gates:
         if self._routes.holdings.used(name):
             self._lingering.pop(name, None)
             return True
+        if name not in self._clusters.acknowledged:
+            # No request can wait for it: routes to it were never sent. While it warms it holds back all ACKs.
+            return False
         return now < self._lingering.setdefault(name, now + self._linger)
 
     # -- Debugging ---------------------------------------------------------------------------------------------
