@@ -178,7 +178,7 @@ async def test_with_a_server_it_is_ready_and_seen(tmp_path: Path) -> None:
     port, xds, admin, envoy_admin = free_ports(4)
     (objects / "iris.yaml").write_text(SERVICE.format(port=port))
     addresses = ("--xds-address", f"127.0.0.1:{xds}", "--admin-address", f"127.0.0.1:{admin}")
-    serve = [*XDSERVE, "serve", "--source", str(objects), *addresses]
+    serve = [*XDSERVE, "serve", "--source", str(objects), *addresses, "--no-last-good"]
     made = await asyncio.to_thread(printed_bootstrap, xds, envoy_admin)
     async with AsyncExitStack() as stack:
         children = stack.enter_context(Children(tmp_path))

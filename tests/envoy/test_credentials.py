@@ -248,8 +248,9 @@ async def test_the_authority_is_read_again(site):
             await wait_until(recorder.has, DEADLINE)
             site.authority = Authority("other")
             site.served = site.authority.server()
+            await server.stop()
             recorder.calls.clear()
-            await server.restart()
+            await server.start()
             await wait_until(lambda: count(envoy, "ssl.fail_verify_error"), DEADLINE)
             assert recorder.calls == []
             site.authority.write(site.folder, "new").rename(site.ca)

@@ -78,10 +78,7 @@ def test_help_imports_nothing_heavy() -> None:
         ((), f"a command is missing: {COMMANDS} (xdserve --help tells more)"),
         (("sevre",), "No such command 'sevre'. Did you mean 'serve'?"),
         (("serve", "--sorce", "."), "No such option: --sorce (Possible options: --source)"),
-        (
-            ("serve",),
-            "--source: not given, allowed a directory (also XDSERVE_SOURCE, or source in the file of settings)",
-        ),
+        (("serve",), NO_SOURCE),
         (("serve", "--linger", "soon"), "--linger: found 'soon', allowed a number"),
         (("serve", "--config", "/none"), "--config: /none: No such file or directory"),
         (("translate",), "Missing argument 'PATH...'."),
@@ -268,6 +265,8 @@ def serving(*arguments: str, log: Path) -> Iterator[subprocess.Popen[str]]:
         "json",
         "--admin-address",
         "127.0.0.1:0",
+        "--state-directory",
+        str(log.parent / "state"),
         *arguments,
     ]
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, text=True) as process:
