@@ -24,7 +24,7 @@ from translator.objects.base import OurModel
 from translator.objects.gateway import ServiceGateway
 from translator.objects.policy import TrafficPolicy
 from xdserve import cli
-from xdserve.admin import AdminServer, Condition, ErrorEntry, ErrorSource, StatusEntry
+from xdserve.admin import AdminServer, Condition, ErrorEntry, ErrorSource, RejectionEntry, StatusEntry
 from xdserve.metrics import Metrics
 from xdserve.router.admission import Admission
 from xdserve.router.app import RouterApp
@@ -32,15 +32,20 @@ from xdserve.router.limiter import Limiter
 from xdserve.router.metrics import RouterMetrics
 from xdserve.router.settings import RouterSettings
 from xdserve.router.simulation import SimulatedWork, Simulation
+from xdserve.series import FAMILIES, Family
 from xdserve.settings import Settings, flag_of, variable_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 PART = re.compile(r"(<!-- made by tools/docs\.py: (?P<name>[a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table; a cell with a bar in it is kept whole."""
-    lines = [head, ["---"] * len(head), *rows]
+    return lines_of([head, ["---"] * len(head), *lines])
+
+
+def lines_of(lines: Iterable[Sequence[str]]) -> str:
+    """The lines of a table."""
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
@@ -146,7 +151,7 @@ class Nothing:
 def shapes() -> str:
     """The shapes of entries, field by field."""
     parts = []
-    for kind in (ErrorEntry, ErrorSource, StatusEntry, Condition):
+    for kind in (ErrorEntry, ErrorSource, RejectionEntry, StatusEntry, Condition):
         rows = [(code(name), spelled(hint)) for name, hint in get_type_hints(kind).items()]
         parts.append(f"**{kind.__name__}**: {(kind.__doc__ or '').strip()}\n\n{table(('field', 'type'), rows)}")
     return "\n".join(parts)
@@ -162,7 +167,16 @@ def spelled(hint: Any) -> str:
 
 def metrics() -> str:
     """One row a metric of the program's own."""
-    return metrics_of(Metrics(process=False).registry)
+    of_gateways = ((code(f.name), f.kind, ", ".join(open_labels(f)), f.text) for f in FAMILIES)
+    return metrics_of(Metrics(process=False).registry) + lines_of(of_gateways)
+
+
+def open_labels(family: Family) -> list[str]:
+    """Each label with its values, where these are known before the program runs."""
+    return [
+        f"{code(name)}: {' '.join(map(code, values))}" if values else code(name)
+        for name, values in family.labels.items()
+    ]
 
 
 def metrics_of(registry: CollectorRegistry) -> str:

@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -19,14 +19,16 @@ from bootstrap.address import Address
 from translator.objects.ref import Ref
 from translator.plan import Finding
 from translator.planners.options import Options
-from xds.memory import Rejection
+from xds.loads import Load
 from xds.server import Server
 from xds.session import Terms
 from xdserve.admin import AdminError, AdminServer
-from xdserve.ledger import Entry, Ledger, Place, entry, rejected_entries
+from xdserve.ledger import Entry, Ledger, Place, entry
 from xdserve.metrics import KINDS, Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
+from xdserve.rejections import Rejections
+from xdserve.series import GatewaySeries
 from xdserve.settings import Settings
 from xdserve.sources import Change
 from xdserve.sources.directory import DirectorySource, SourceUnavailable
@@ -38,7 +40,6 @@ DRAIN_SECONDS = 1.0
 """How long streams have to end when the program stops; their Envoys keep what they have."""
 
 SOURCE_ERRORS = "source"
-REJECTIONS = "rejections"
 
 
 def options_of(settings: Settings) -> Options:
@@ -53,6 +54,14 @@ def options_of(settings: Settings) -> Options:
 
 def _terms(settings: Settings) -> Terms:
     return Terms(identifier=socket.gethostname(), linger=settings.linger, patience=settings.patience)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _no_loads(_: str) -> Mapping[str, Load]:
+    return {}
 
 
 async def serve(settings: Settings) -> int:
@@ -105,13 +114,17 @@ class Program:
     def __init__(self, settings: Settings, directory: Path) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._ledger = Ledger(lambda: datetime.now(UTC), self._place)
-        self._observer = StreamObserver(self._metrics, self._left, self.rejections)
+        self._ledger = Ledger(_now, self._place)
+        self._rejections = Rejections(self._ledger, self._metrics, _now)
+        self._observer = StreamObserver(self._metrics, self._left, self._rejections.say)
         self._server = Server(_terms(settings), self._observer)
         self._pipeline = Pipeline(options_of(settings), self._server, self)
         self._source = DirectorySource(directory, self)
-        self._state = ProgramState(self._pipeline, self._server, self._ledger, lambda: self._ready)
-        self._admin = AdminServer(settings.admin_address, self._state, self._metrics)
+        self._state = ProgramState(
+            self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready, _no_loads
+        )
+        series = GatewaySeries(lambda: self._pipeline.owners, self._server.connected, _no_loads)
+        self._admin = AdminServer(settings.admin_address, self._state, self._metrics, series)
         self._work = asyncio.Event()
         self._since: float | None = None
         self._ready = False
@@ -214,12 +227,6 @@ class Program:
     def _place(self, ref: Ref) -> Place | None:
         source = self._source.source(ref)
         return None if source is None else Place(source.file, source.document)
-
-    # -- What Envoys refuse --------------------------------------------------------------------------------------
-
-    def rejections(self, gateway: str, rejections: tuple[Rejection, ...]) -> None:
-        """Put what Envoys refuse now into the ledger, as the fault of the objects that it comes from."""
-        self._ledger.say((gateway, REJECTIONS), rejected_entries(rejections))
 
     # -- Figures -------------------------------------------------------------------------------------------------
 

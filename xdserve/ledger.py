@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 import structlog
 
-from translator.objects.ref import Origin, Ref
+from translator.objects.ref import Ref
 from translator.plan import CONDITION_OF, Condition, Finding, Reason
-from xds.memory import Cause, Rejection
 
 logger = structlog.get_logger("xdserve.errors")
 
@@ -57,7 +57,7 @@ class Ledger:
         """Make an empty one; ``place_of`` finds the document of an object, which may move while an entry lasts."""
         self._now = now
         self._place_of = place_of
-        self._said: dict[Hashable, dict[Entry, datetime]] = {}
+        self._said: dict[Hashable, Mapping[Entry, datetime]] = {}
 
     def say(self, owner: Hashable, entries: Iterable[Entry]) -> None:
         """Replace all that an owner says; what it says again keeps its date."""
@@ -68,15 +68,34 @@ class Ledger:
             logger.warning("not as wanted", **self._fields(entry))
         for entry in before.keys() - said.keys():
             logger.info("as wanted again", **self._fields(entry))
+        self.keep(owner, said)
+
+    def keep(self, owner: Hashable, said: Mapping[Entry, datetime]) -> None:
+        """Replace all that an owner says, who knows since when, and who logs it."""
         if said:
             self._said[owner] = said
         else:
             self._said.pop(owner, None)
 
+    def place(self, ref: Ref) -> Place | None:
+        """The document of an object, where the source knows it."""
+        return self._place_of(ref)
+
     def __iter__(self) -> Iterator[Dated]:
-        return (
-            Dated(entry, since, self._place(entry)) for said in self._said.values() for entry, since in said.items()
-        )
+        """All of them, the oldest first; they may change while who reads takes pauses."""
+        oldest_first = sorted(self._entries(), key=itemgetter(1))
+        return (Dated(entry, since, self._place(entry)) for entry, since in oldest_first)
+
+    def by_object(self) -> dict[Ref, list[Entry]]:
+        """The entries of each object."""
+        found: dict[Ref, list[Entry]] = {}
+        for entry, _ in self._entries():
+            if entry.object is not None:
+                found.setdefault(entry.object, []).append(entry)
+        return found
+
+    def _entries(self) -> Iterator[tuple[Entry, datetime]]:
+        return (item for said in self._said.values() for item in said.items())
 
     def __len__(self) -> int:
         return sum(map(len, self._said.values()))
@@ -97,19 +116,3 @@ class Ledger:
 def entry(finding: Finding) -> Entry:
     """What planning found."""
     return Entry(None, finding.origin.object, finding.origin.field, finding.reason.value, finding.message)
-
-
-def rejected_entries(rejections: Iterable[Rejection]) -> Iterator[Entry]:
-    """What Envoys refuse, as the fault of the objects and fields that it comes from."""
-    for found in rejections:
-        if isinstance(found.origin, Origin):
-            yield Entry(None, found.origin.object, found.origin.field, Reason.REJECTED.value, rejected(found))
-
-
-def rejected(found: Rejection) -> str:
-    """What a rejection means, in a line."""
-    what = f"{found.type.short} {found.name} {found.refusal.version}"
-    served = f"version {found.served} is served instead" if found.served else "nothing is served instead"
-    if found.refusal.cause is Cause.QUARANTINED:
-        return f"{what} is in quarantine, {served}: {found.refusal.message}"
-    return f"Envoy {found.refusal.node} refuses {what}, {served}: {found.refusal.message}"

@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import Processor
 
 from xdserve.settings import LogFormat, LogLevel
+from xdserve.words import escaped
 
 # Loggers that speak of their own working at a level where others speak of the user's matters.
 _QUIET = {"asyncio": logging.WARNING, "watchfiles": logging.WARNING, "aiohttp.access": logging.WARNING}
@@ -73,6 +74,6 @@ def _renderers(log_format: LogFormat, stream: TextIO) -> tuple[Processor, ...]:
 def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Escape control characters: what a file or an Envoy says must not drive the terminal."""
     for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+        if isinstance(value, str):
+            event[key] = escaped(value)
     return event

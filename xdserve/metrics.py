@@ -1,11 +1,12 @@
-"""Every metric of the program: its name, its labels and what it counts, in one place.
+"""Every metric of the program but those of each gateway: its name, its labels and what it counts, in one place.
 
 Labels take their values from closed sets, so that nobody can make the number of series grow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TypeVar
 
 from prometheus_client import (
@@ -20,12 +21,23 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from xds.session import Variant
 from xds.types import ResourceType
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 TYPES = tuple(type_.short for type_ in ResourceType)
+VARIANTS = tuple(Variant)
+SERVICES = ("ads", *TYPES, "lrs")
+OTHER = "OTHER"
+STATUSES = (
+    "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE",
+    "DEADLINE_EXCEEDED", "INTERNAL", OTHER,
+)  # fmt: skip
+"""How the server ends streams (the names of gRPC's statuses)."""
 KINDS = ("InferenceService", "Inference", "Service", "EndpointSlice", "TrafficPolicy", "ServiceGateway")
 
 # Seconds. Planning a service takes some 100 µs; the tail is what a full pass of thousands takes.
@@ -60,6 +72,11 @@ class Metrics:
         self.connected_envoys = self._gauge("connected_envoys", "Envoys with an open stream")
         self.objects = self._gauge("objects", "Objects held, by kind", kind=KINDS)
         self.errors = self._gauge("errors", "Findings present now: what /debug/errors lists")
+        self.refused_resources = self._gauge(
+            "refused_resources",
+            "Resources whose present version is not served: what /debug/rejections lists",
+            type=TYPES,
+        )
 
         self.edits = self._counter("edits", "Changes of objects taken in")
         self.planned_services = self._counter("planned_services", "Services planned, again or for the first time")
@@ -74,8 +91,21 @@ class Metrics:
         self.acks = self._counter("acks", "Responses that Envoys accepted", type=TYPES)
         self.rejections = self._counter("rejections", "Responses that Envoys refused", type=TYPES)
         self.ack_seconds = self._histogram("ack_seconds", "Time from a response to its ACK", _ACK_BUCKETS, type=TYPES)
-        self.streams = self._counter("streams", "Streams opened")
-        self.protocol_errors = self._counter("protocol_errors", "Streams ended because the client broke the protocol")
+        self.quarantined = self._counter("quarantined", "Versions taken for what Envoys were lost by")
+        self.overdue = self._counter("overdue", "Responses that Envoys did not answer in time", type=TYPES)
+        self.pushes_coalesced = self._counter(
+            "pushes_coalesced",
+            "Changes never sent to a stream by themselves: a later one of the same resource came first",
+            type=TYPES,
+        )
+        self.streams = self._counter(
+            "streams", "Streams opened, by protocol and discovery service", variant=VARIANTS, service=SERVICES
+        )
+        self.refused_streams = self._counter(
+            "refused_streams", "Streams refused, or ended by the server, by gRPC status", status=STATUSES
+        )
+        self.unknown_types = self._counter("unknown_types", "Requests for types that this server does not have")
+        self.store_failures = self._read("store_failures", "Writes of last good versions that failed")
 
     def render(self) -> bytes:
         """All metrics in the text format of Prometheus (`CONTENT_TYPE`)."""
@@ -93,10 +123,31 @@ class Metrics:
         metric = Histogram(name, text, tuple(labels), namespace="xdserve", registry=self.registry, buckets=buckets)
         return _with_all(metric, labels)
 
+    def _read(self, name: str, text: str) -> Reading:
+        reading = Reading(f"xdserve_{name}", text)
+        self.registry.register(reading)
+        return reading
+
+
+class Reading(Collector):
+    """A counter that another part of the program keeps; 0 until it is said who."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self._read: Callable[[], float] = lambda: 0
+
+    def set_function(self, read: Callable[[], float]) -> None:
+        """Read it there."""
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """What it says now."""
+        yield CounterMetricFamily(self._name, self._text, value=self._read())
+
 
 def _with_all(metric: M, labels: dict[str, tuple[str, ...]]) -> M:
     """Make the series of every label value at once: a counter that is absent until it counts hides its first step."""
-    for name, values in labels.items():
-        for value in values:
-            metric.labels(**{name: value})
+    if labels:
+        for values in product(*labels.values()):
+            metric.labels(*values)
     return metric

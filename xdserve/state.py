@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from translator import names
@@ -10,14 +11,16 @@ from translator.objects import Object
 from translator.objects.ref import Ref
 from translator.plan import Condition
 from translator.planners.indexes import Attached, target_of
+from xds.loads import Load
 from xds.scope import Scope
 from xds.server import Consent, NodeView, Server
 from xds.types import ResourceType
 from xdserve.admin import Condition as ConditionEntry
-from xdserve.admin import ErrorEntry, StatusEntry
-from xdserve.ledger import Dated, Entry, Ledger, rejected
+from xdserve.admin import ErrorEntry, ErrorSource, RejectionEntry, StatusEntry
+from xdserve.ledger import Dated, Entry, Ledger, Place
 from xdserve.pipeline import TARGET_KINDS, Pipeline
 from xdserve.printing import SECTIONS, printable
+from xdserve.rejections import Rejections, Standing
 
 GATEWAY_PROGRAMMED = "xdserve.io/GatewayProgrammed"
 """The condition on objects of other projects, which have conditions of their own."""
@@ -26,21 +29,40 @@ PENDING, REJECTED, NO_GATEWAY = "Pending", "Rejected", "NoGateway"
 
 
 class ProgramState:
-    """Reads the parts of a running program; implements what the admin endpoints ask for."""
+    """Reads the parts of a running program; implements what the admin endpoints ask for.
 
-    def __init__(self, pipeline: Pipeline, server: Server, ledger: Ledger, is_ready: Callable[[], bool]) -> None:
+    Its lists may be read with pauses: what goes meanwhile is left out.
+
+    Args:
+        pipeline, server, ledger, rejections: the parts.
+        is_ready: whether the sources are read and the first pass is done.
+        loads: the load reports of a gateway, by cluster.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a program
+        self,
+        pipeline: Pipeline,
+        server: Server,
+        ledger: Ledger,
+        rejections: Rejections,
+        is_ready: Callable[[], bool],
+        loads: Callable[[str], Mapping[str, Load]] = lambda _: {},
+    ) -> None:
         self._pipeline = pipeline
         self._server = server
         self._ledger = ledger
+        self._rejections = rejections
         self._is_ready = is_ready
+        self._loads = loads
 
     def ready(self) -> bool:
         """Whether the sources are read and the first pass is done."""
         return self._is_ready()
 
-    def gateways(self) -> list[dict[str, Any]]:
-        """Every gateway that has a target: what it serves, where it listens, how many Envoys it has."""
-        return [self._gateway(name, target) for name, target in sorted(self._pipeline.owners.items())]
+    def gateways(self) -> Iterator[dict[str, Any]]:
+        """Every gateway that has a target: what it serves, where it listens, how many Envoys it has, its load."""
+        owners = self._pipeline.owners
+        return (self._gateway(name, owners[name]) for name in sorted(owners) if name in owners)
 
     def _gateway(self, name: str, target: Ref) -> dict[str, Any]:
         planned = self._pipeline.units[target].planned
@@ -52,11 +74,12 @@ class ProgramState:
             "address": f"{planned.gateway.address}:{planned.gateway.port}" if planned.gateway else None,
             "connected": self._server.connected(name),
             "resources": {SECTIONS[kind]: len(scope.names(kind)) if scope else 0 for kind in SECTIONS},
+            "loads": {names.backend(cluster): load for cluster, load in self._loads(name).items()},
         }
 
-    def nodes(self) -> list[NodeView]:
+    def nodes(self) -> Iterator[NodeView]:
         """Every connected Envoy."""
-        return self._server.nodes()
+        return self._server.views()
 
     def resources(self, gateway: str) -> dict[str, list[dict[str, Any]]] | None:
         """What a gateway is to have, by type, each with its version and where it comes from."""
@@ -65,24 +88,22 @@ class ProgramState:
             return None
         return {section: list(_versions(scope, kind)) for kind, section in SECTIONS.items()}
 
-    def errors(self) -> list[ErrorEntry]:
+    def errors(self) -> Iterator[ErrorEntry]:
         """All that is not as its user wants it now, the oldest first."""
-        return [_error(dated) for dated in sorted(self._ledger, key=lambda dated: dated.since)]
+        return map(_error, self._ledger)
 
-    def status(self) -> list[StatusEntry]:
+    def rejections(self) -> Iterator[RejectionEntry]:
+        """All that Envoys refuse now, by gateway."""
+        return (_rejection(one, self._rejections.place(one)) for one in self._rejections)
+
+    def status(self) -> Iterator[StatusEntry]:
         """The conditions of every object that has some."""
-        entries: dict[Ref, list[Entry]] = {}
-        for dated in self._ledger:
-            if dated.entry.object is not None:
-                entries.setdefault(dated.entry.object, []).append(dated.entry)
-        shown = {found.ref: self._conditions(found, entries) for found in self._shown()}
-        for ref, said in entries.items():
-            if ref not in shown:
-                shown[ref] = list(_said(said))
-        return [StatusEntry(object=str(ref), conditions=shown[ref]) for ref in sorted(shown)]
-
-    def _shown(self) -> Iterator[Object]:
-        return (found for found in self._pipeline.objects if found.KIND in TARGET_KINDS or isinstance(found, Attached))
+        entries = self._ledger.by_object()
+        shown = {found.ref: found for found in self._pipeline.objects if _has_conditions(found)}
+        for ref in sorted(shown.keys() | entries.keys()):
+            found = shown.get(ref)
+            conditions = self._conditions(found, entries) if found else list(_said(entries[ref]))
+            yield StatusEntry(object=str(ref), conditions=conditions)
 
     def _conditions(self, found: Object, entries: dict[Ref, list[Entry]]) -> list[ConditionEntry]:
         said = entries.get(found.ref, [])
@@ -102,8 +123,8 @@ class ProgramState:
         scope = self._server.scope(gateway)
         if self._pipeline.owners.get(gateway) != target or scope is None:
             return NO_GATEWAY, f"{target} has no gateway"
-        if rejections := self._server.rejections(gateway):
-            return REJECTED, "; ".join(map(rejected, rejections))
+        if rejections := self._rejections.of(gateway):
+            return REJECTED, "; ".join(one.message for one in rejections)
         connected = self._server.connected(gateway)
         if not connected:
             return NO_GATEWAY, f"no Envoy of {gateway} is connected"
@@ -114,6 +135,10 @@ class ProgramState:
         if waiting:
             return PENDING, f"{waiting} resources are not acknowledged by all {connected} Envoys yet"
         return Condition.PROGRAMMED.value, f"acknowledged by all {connected} Envoys"
+
+
+def _has_conditions(found: Object) -> bool:
+    return found.KIND in TARGET_KINDS or isinstance(found, Attached)
 
 
 def _versions(scope: Scope, kind: ResourceType) -> Iterator[dict[str, Any]]:
@@ -147,10 +172,37 @@ def _condition(kind: str, reason: str, message: str) -> ConditionEntry:
 def _error(dated: Dated) -> ErrorEntry:
     entry = dated.entry
     return ErrorEntry(
-        source=None if dated.place is None else {"file": dated.place.file, "document": dated.place.document},
+        source=_source(dated.place),
         object=None if entry.object is None else str(entry.object),
         field=entry.field,
         reason=entry.reason,
         message=entry.message,
-        since=dated.since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        since=_time(dated.since),
     )
+
+
+def _rejection(one: Standing, place: Place | None) -> RejectionEntry:
+    found = one.rejection
+    return RejectionEntry(
+        gateway=one.gateway,
+        type=found.type.short,
+        name=found.name,
+        version=found.refusal.version,
+        served=found.served,
+        cause=found.refusal.cause.value,
+        node=one.node,
+        code=found.refusal.code,
+        message=one.words,
+        since=_time(one.since),
+        object=str(one.origin.object) if one.origin else None,
+        field=one.origin.field if one.origin else None,
+        source=_source(place),
+    )
+
+
+def _source(place: Place | None) -> ErrorSource | None:
+    return None if place is None else {"file": place.file, "document": place.document}
+
+
+def _time(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -18,10 +18,12 @@ from xds.server import Consent, Server
 from xds.session import Terms
 from xds.types import ResourceType
 from xdserve.admin import AdminServer
-from xdserve.ledger import Ledger, entry, rejected_entries
+from xdserve.ledger import Ledger, entry
 from xdserve.metrics import Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
+from xdserve.rejections import Rejections
+from xdserve.series import GatewaySeries
 from xdserve.sources import Gone, Put, Source
 from xdserve.state import ProgramState
 
@@ -35,7 +37,8 @@ class Plane:
     def __init__(self, *, linger=0.2, options=None):
         self.metrics = Metrics(process=False)
         self.ledger = Ledger(lambda: datetime.now(UTC), lambda ref: None)
-        observer = StreamObserver(self.metrics, self._left, self._rejected)
+        self.rejected = Rejections(self.ledger, self.metrics, lambda: datetime.now(UTC))
+        observer = StreamObserver(self.metrics, self._left, self.rejected.say)
         self.server = Server(Terms(identifier="test", linger=linger), observer)
         self.pipeline = Pipeline(options or Options(), self.server, self)
         self.port = 0
@@ -59,9 +62,6 @@ class Plane:
 
     def failed(self, service, error):
         raise error
-
-    def _rejected(self, gateway, rejections):
-        self.ledger.say(("rejections", gateway), rejected_entries(rejections))
 
     def _left(self, gateway):
         self.pipeline.release(gateway)
@@ -93,8 +93,9 @@ class Plane:
     @asynccontextmanager
     async def admin(self):
         """The admin endpoints of this plane; the block gets their address."""
-        state = ProgramState(self.pipeline, self.server, self.ledger, lambda: True)
-        server = AdminServer(Address(HOST, 0), state, self.metrics)
+        state = ProgramState(self.pipeline, self.server, self.ledger, self.rejected, lambda: True)
+        series = GatewaySeries(lambda: self.pipeline.owners, self.server.connected, lambda gateway: {})
+        server = AdminServer(Address(HOST, 0), state, self.metrics, series)
         try:
             yield str(await server.start())
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,15 +9,16 @@ import pytest
 from tests.support.documents import backend, isvc, policy, split, to_service
 from translator.objects import parse
 from translator.planners.options import Options
-from xds.memory import Cause, Refusal, Rejection
+from xds.memory import Refusal, Rejection
 from xds.server import Server
 from xds.session import Terms
 from xds.types import ResourceType
 from xdserve import pipeline as pipelines
-from xdserve.ledger import Ledger, Place, entry, rejected, rejected_entries
+from xdserve.ledger import Ledger, Place, entry
 from xdserve.metrics import Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
+from xdserve.rejections import Rejections
 from xdserve.sources import Put, Source
 from xdserve.state import ProgramState
 
@@ -29,10 +29,12 @@ class Program:
     def __init__(self):
         self.place = Place("a.yaml", 1)
         self.ledger = Ledger(lambda: datetime.now(UTC), lambda ref: self.place)
-        observer = StreamObserver(Metrics(process=False), lambda gateway: None, lambda *refused: None)
+        metrics = Metrics(process=False)
+        self.rejections = Rejections(self.ledger, metrics, lambda: datetime.now(UTC))
+        observer = StreamObserver(metrics, lambda gateway: None, self.rejections.say)
         self.server = Server(Terms(identifier="test", linger=0), observer)
         self.pipeline = Pipeline(Options(), self.server, self)
-        self.state = ProgramState(self.pipeline, self.server, self.ledger, lambda: True)
+        self.state = ProgramState(self.pipeline, self.server, self.ledger, self.rejections, lambda: True)
 
     def found(self, owner, findings):
         self.ledger.say(owner, [entry(finding) for finding in findings])
@@ -96,11 +98,7 @@ def test_what_an_envoy_refuses_is_the_fault_of_the_object_it_comes_from(program)
     origin = program.server.scope("models/iris").get(ResourceType.ROUTE, "models/iris").origin
     refusal = Refusal(version="7", code=13, message="no", node="envoy-1")
     found = Rejection(type=ResourceType.ROUTE, name="models/iris", refusal=refusal, origin=origin, served="6")
-    (refused,) = rejected_entries([found, replace(found, origin=None)])
-    assert (str(refused.object), refused.reason) == ("TrafficPolicy models/iris", "Rejected")
-    assert refused.message == "Envoy envoy-1 refuses rds models/iris 7, version 6 is served instead: no"
-    assert rejected(replace(found, served=None)).startswith(
-        "Envoy envoy-1 refuses rds models/iris 7, nothing is served"
-    )
-    lost = replace(found, refusal=replace(refusal, cause=Cause.QUARANTINED, message="lost twice"))
-    assert rejected(lost) == "rds models/iris 7 is in quarantine, version 6 is served instead: lost twice"
+    program.rejections.say("models/iris", [found])
+    (refused,) = program.state.errors()
+    assert (refused["object"], refused["reason"]) == ("TrafficPolicy models/iris", "Rejected")
+    assert refused["message"] == "Envoy envoy-1 refuses rds models/iris 7, version 6 is served instead: no"

@@ -1,7 +1,7 @@
 """Health, metrics and debug output over HTTP."""
 
 from xdserve.admin.server import AdminError, AdminServer, Endpoint
-from xdserve.admin.views import Condition, ErrorEntry, ErrorSource, State, StatusEntry
+from xdserve.admin.views import Condition, ErrorEntry, ErrorSource, RejectionEntry, State, StatusEntry
 
 __all__ = [
     "AdminError",
@@ -10,6 +10,7 @@ __all__ = [
     "Endpoint",
     "ErrorEntry",
     "ErrorSource",
+    "RejectionEntry",
     "State",
     "StatusEntry",
 ]

@@ -12,6 +12,7 @@ from aiohttp import web
 from bootstrap.address import Address
 from xdserve.admin.views import State, encode
 from xdserve.metrics import CONTENT_TYPE, Metrics
+from xdserve.series import GatewaySeries
 
 logger = structlog.get_logger("xdserve.admin")
 
@@ -37,10 +38,16 @@ class AdminServer:
     """Serves the state of one program.
 
     `start` before use, `stop` after; the state is read at each request, in the program's own event loop.
+
+    Args:
+        address: where to listen; port 0 takes a free one.
+        state: what is shown.
+        metrics: the program's.
+        series: the metrics of each gateway, if these are wanted.
     """
 
-    def __init__(self, address: Address, state: State, metrics: Metrics) -> None:
-        self._address, self._state, self._metrics = address, state, metrics
+    def __init__(self, address: Address, state: State, metrics: Metrics, series: GatewaySeries | None = None) -> None:
+        self._address, self._state, self._metrics, self._series = address, state, metrics, series
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> Address:
@@ -91,6 +98,11 @@ class AdminServer:
             ),
             Endpoint("/debug/status", "The conditions of every object", _listing(state.status)),
             Endpoint("/debug/errors", "All that is not as its user wants it now", _listing(state.errors)),
+            Endpoint(
+                "/debug/rejections",
+                "Every version that Envoys refuse now: whose fault, in whose words, and what is served instead",
+                _listing(state.rejections),
+            ),
         )
 
     async def _index(self, request: web.Request) -> web.Response:
@@ -105,7 +117,8 @@ class AdminServer:
         return await _json(request, {"status": "waiting for the first pass over the sources"}, 503)
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
+        body = self._metrics.render() + (await self._series.render() if self._series else b"")
+        return web.Response(body=body, headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
 
     async def _resources(self, request: web.Request) -> web.Response:
         gateway = request.query.get("gateway", "")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Protocol, TypedDict
+
+from xdserve.pauses import Pauses
 
 # A mapping, or a dataclass instance: both become a JSON object.
 Record = Any
@@ -34,6 +35,24 @@ class ErrorEntry(TypedDict):
     since: str
 
 
+class RejectionEntry(TypedDict):
+    """A version that Envoys refuse of what a gateway is to have now (`/debug/rejections`)."""
+
+    gateway: str
+    type: str
+    name: str
+    version: str
+    served: str | None
+    cause: str
+    node: str
+    code: int
+    message: str
+    since: str
+    object: str | None
+    field: str | None
+    source: ErrorSource | None
+
+
 class Condition(TypedDict):
     """A condition as Kubernetes has it; `status` is `True`, `False` or `Unknown`."""
 
@@ -51,17 +70,20 @@ class StatusEntry(TypedDict):
 
 
 class State(Protocol):
-    """What the endpoints read. Each call gives data of its own, which nobody changes afterwards."""
+    """What the endpoints read. Each entry is data of its own, which nobody changes afterwards.
+
+    Lists may be long: entries are made one by one, and others get their turn in between.
+    """
 
     def ready(self) -> bool:
         """Whether the sources are read and the first pass is done."""
         ...
 
-    def gateways(self) -> Sequence[Record]:
+    def gateways(self) -> Iterable[Record]:
         """Each gateway: at least its `name`."""
         ...
 
-    def nodes(self) -> Sequence[Record]:
+    def nodes(self) -> Iterable[Record]:
         """Each connected Envoy: sent, acknowledged and rejected versions by type."""
         ...
 
@@ -69,17 +91,17 @@ class State(Protocol):
         """What the gateway is to have, by type; None when there is no such gateway."""
         ...
 
-    def status(self) -> Sequence[Record]:
+    def status(self) -> Iterable[Record]:
         """Each object with its conditions: `StatusEntry`."""
         ...
 
-    def errors(self) -> Sequence[Record]:
+    def errors(self) -> Iterable[Record]:
         """What is wrong now: `ErrorEntry`."""
         ...
 
-
-# Entries that are turned into JSON before others get their turn: some milliseconds' work.
-_SLICE = 50
+    def rejections(self) -> Iterable[Record]:
+        """What Envoys refuse now: `RejectionEntry`."""
+        ...
 
 
 def plain(value: object) -> object:
@@ -108,13 +130,14 @@ _PLAIN: tuple[tuple[type, Callable[[Any], object]], ...] = (
 
 async def encode(value: object, *, pretty: bool) -> bytes:
     """JSON of a value, ending in a newline; a long list is made in slices, so that streams go on meanwhile."""
-    indent = 2 if pretty else None
-    if not isinstance(value, list | tuple):
-        return (json.dumps(value, default=plain, indent=indent, ensure_ascii=False) + "\n").encode()
+    encoder = json.JSONEncoder(default=plain, indent=2 if pretty else None, ensure_ascii=False)
+    if not isinstance(value, list | tuple | Iterator):
+        return (encoder.encode(value) + "\n").encode()
     parts = []
-    for start in range(0, len(value), _SLICE):
-        text = json.dumps(value[start : start + _SLICE], default=plain, indent=indent, ensure_ascii=False)
-        parts.append(text[1:-1].rstrip())
-        await asyncio.sleep(0)
+    pauses = Pauses()
+    for entry in value:
+        parts.append(encoder.encode([entry])[1:-1].rstrip())
+        if pauses.due:
+            await pauses.take()
     closing = "\n]" if pretty and parts else "]"
     return ("[" + (",".join(parts) if pretty else ", ".join(parts)) + closing + "\n").encode()
