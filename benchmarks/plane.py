@@ -13,7 +13,8 @@ from benchmarks import fleet
 from translator.planners.options import Options
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from xds.server import METHOD, SERVICE, Server, StreamInfo
+from xds.server import Server, StreamInfo
+from xds.services import DELTA_ADS
 from xds.session import Acknowledged, Event, Response, Terms
 from xds.types import ResourceType
 from xds.wire import decode, encode
@@ -101,7 +102,7 @@ async def play(port: int, gateway: str, number: int = 0) -> None:
     """Be an Envoy of a gateway: subscribe to clusters and listeners, then to what they need, and acknowledge all."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        stream = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+        stream = channel.stream_stream(DELTA_ADS)()
         node = Node(id=f"model-{number}", cluster=gateway)
         await stream.write(encode(DeltaDiscoveryRequest(type_url=ResourceType.CLUSTER, node=node)))
         await stream.write(encode(DeltaDiscoveryRequest(type_url=ResourceType.LISTENER)))

@@ -1,34 +1,36 @@
-"""The grpc.aio shell around sessions: streams, wake-ups, flow control, readiness. Reads the clock; owns the tasks."""
+"""The xDS server: listens, keeps the gateways, serves their streams, lets them go. Owns the tasks; reads the clock."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Protocol
+from functools import partial
+from random import SystemRandom
 
 import grpc
 import grpc.aio
 
 from xds.api.envoy.config.core.v3 import Node
-from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest
+from xds.call import Call, Ended, Limits
+from xds.entrance import Entrance
 from xds.gateway import Gateway
-from xds.memory import Rejection
+from xds.identity import Authenticator
+from xds.loads import Loads, LoadSession, node_of
+from xds.memory import Memory, Rejection
+from xds.observer import NodeView, Observer, StreamInfo
 from xds.scope import Changes, Scope
-from xds.session import Event, ProtocolError, Response, Session, Terms, TypeView, Variant
+from xds.services import SERVICES, Discovery, Method
+from xds.session import ProtocolError, Terms
+from xds.streams import LONGEST_TEXT, Desk, Stream, decoded, take_reports, user_agent
 from xds.types import ResourceType
-from xds.wire import DecodeError, Resource, decode
+from xds.wire import DecodeError, Resource
 
-SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-METHOD = "DeltaAggregatedResources"
-
-_UNREADY = "this server does not know its gateways yet"
-_STOPPING = "this server is going down"
+__all__ = ["OPTIONS", "Consent", "Limits", "NodeView", "Observer", "Server", "StreamInfo"]
 
 OPTIONS = (
     # An Envoy that reconnects names every version it has; at the default of 4 MiB large ones would never get in.
@@ -43,11 +45,15 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
+DRAIN_RATE = 50
+"""Streams a second that end, while there is time, when the server stops: other servers take them over."""
 
-LONGEST_ID = 256
-"""Characters of what a client calls itself that are kept: it stands in every line of its stream's log."""
+LOAD_INTERVAL = 10.0
+"""Seconds between two load reports of an Envoy."""
 
-_GATEWAY = re.compile(r"[!-.0-~]{1,63}/[!-.0-~]{1,253}")
+_STOPPING = "this server is going down"
+_END_SECONDS = 1.0
+_random = SystemRandom()
 
 
 class Consent(StrEnum):
@@ -59,85 +65,8 @@ class Consent(StrEnum):
     NO_ENVOY = "no-envoy"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamInfo:
-    """Who is at the other end of a stream."""
-
-    id: int
-    gateway: str
-    node_id: str
-    peer: str
-    user_agent: str
-    connected_since: datetime
-    known: bool
-    """Whether the gateway was published when the stream came."""
-    variant: Variant = Variant.DELTA
-    service: str = "ads"
-    """The short name of the discovery service."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeView:
-    """One connected Envoy, for `/debug/nodes`."""
-
-    stream: StreamInfo
-    types: tuple[TypeView, ...]
-
-
-class Observer(Protocol):
-    """What the program wants to know: for metrics, logs and status. Called in the event loop; must not block."""
-
-    def opened(self, stream: StreamInfo) -> None:
-        """A stream said who it is."""
-
-    def closed(self, stream: StreamInfo) -> None:
-        """A stream that was opened is over."""
-
-    def event(self, stream: StreamInfo, event: Event) -> None:
-        """A client said something."""
-
-    def sent(self, stream: StreamInfo, response: Response) -> None:
-        """A response is about to be written."""
-
-    def rejections(self, gateway: str, rejections: tuple[Rejection, ...]) -> None:
-        """What Envoys refuse of what a gateway is to have; all of it, whenever it is something else than before."""
-
-    def refused(self, peer: str, status: str, message: str) -> None:
-        """A stream was ended for what the client did, or refused at its start."""
-
-
-class _Stream:
-    """A session with what wakes its writer. Everything happens in one event loop, so nothing is locked."""
-
-    __slots__ = ("_wake", "info", "over", "session")
-
-    session: Session
-
-    def __init__(self, info: StreamInfo) -> None:
-        self.info = info
-        self.over: ProtocolError | bool = False
-        """Whether the stream is to end: True for well, or the error to end it with."""
-        self._wake = asyncio.Event()
-
-    def wake(self) -> None:
-        self._wake.set()
-
-    def end(self, error: ProtocolError | None = None) -> None:
-        self.over = self.over or error or True
-        self._wake.set()
-
-    async def changed(self, seconds: float | None) -> None:
-        """Wait until something happened, at most so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        self._wake.clear()
-
-
 class Server:
-    """Serves scopes to Envoys by delta ADS.
+    """Serves scopes to Envoys, by every method of `xds.services`.
 
     `publish` and `forget` never wait for a stream. An Envoy may connect before its gateway is published: it is
     answered when that happens, and keeps what it has until then. An empty answer would take its configuration away
@@ -146,90 +75,169 @@ class Server:
     Args:
         terms: what all sessions have in common.
         observer: is told what happens.
+        authenticator: tells who peers are; None lets everybody ask for every gateway.
+        limits: what clients may take.
+        load_interval: seconds between two load reports of an Envoy.
         clock: seconds, monotonic.
         now: the time of day, for people.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a server is made of
         self,
         terms: Terms,
         observer: Observer,
         *,
+        authenticator: Authenticator | None = None,
+        limits: Limits | None = None,
+        load_interval: float = LOAD_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._terms = terms
         self._observer = observer
+        self._limits = limits or Limits()
+        self._load_interval = load_interval
         self._clock = clock
         self._now = now
+        self._entrance = Entrance(authenticator, self._limits, clock)
+        self._desk = Desk(observer=observer, clock=clock, said=self._said)
         self._gateways: dict[str, Gateway] = {}
-        self._streams: dict[str, dict[int, _Stream]] = {}
+        self._restored: set[str] = set()
+        self._changed: set[str] = set()
+        self._calls: set[Call] = set()
+        self._streams: dict[int, Stream] = {}
         self._ids = itertools.count(1)
-        self._closed: str | None = _UNREADY
         self._grpc: grpc.aio.Server | None = None
+        self._stopping = False
+        self.loads = Loads(self._knows)
+        """What Envoys report of their requests."""
 
     # -- Life --------------------------------------------------------------------------------------------------
 
-    async def start(self, address: str) -> int:
-        """Listen at HOST:PORT; the port that was taken (for port 0).
+    async def start(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Listen at HOST:PORT, in plain text without credentials; the port that was taken (for port 0).
 
         Raises:
             OSError: the address cannot be listened at.
         """
-        server = grpc.aio.server(options=OPTIONS)
-        handler = grpc.stream_stream_rpc_method_handler(self._delta)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        server = grpc.aio.server(options=[*OPTIONS, *self._age_option()])
+        server.add_generic_rpc_handlers([self._handlers(name, methods) for name, methods in SERVICES.items()])
         try:
-            port: int = server.add_insecure_port(address)
+            port: int = (
+                server.add_insecure_port(address)
+                if credentials is None
+                else server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             raise OSError(f"cannot listen at {address}: {error}") from error
         await server.start()
         self._grpc = server
         return port
 
+    def _age_option(self) -> Iterator[tuple[str, int]]:
+        """After its age, a tenth more or less, gRPC tells the client to make a new connection for new streams.
+
+        The streams on the old one end later, by `_until`: gRPC would cut them, as a client does that is lost.
+        """
+        if self._limits.connection_age:
+            yield "grpc.max_connection_age_ms", round(self._limits.connection_age * 1000)
+
+    def _handlers(self, service: str, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
+        handlers = {
+            name: grpc.stream_stream_rpc_method_handler(partial(self._handle, method))
+            for name, method in methods.items()
+        }
+        return grpc.method_handlers_generic_handler(service, handlers)
+
     def open(self) -> None:
         """Accept streams: what is published is complete. Until then an Envoy is told to come again.
 
         A server that answered before it knew everything would empty the Envoys that reconnect to it.
         """
-        self._closed = None
+        self._entrance.closed = None
 
-    async def stop(self, grace: float) -> None:
-        """Accept nothing new, end the streams, and cut those still there after `grace` seconds."""
-        self._closed = _STOPPING
-        for streams in self._streams.values():
-            for stream in streams.values():
-                stream.end(ProtocolError("UNAVAILABLE", _STOPPING))
+    async def stop(self, drain_seconds: float) -> None:
+        """Accept nothing new, end the streams one by one, and cut those still there after `drain_seconds`.
+
+        Streams end at random moments, for other servers take them over: within nine tenths of the time, and sooner
+        where there are few (`DRAIN_RATE`).
+        """
+        self._stopping = True
+        self._entrance.closed = _STOPPING
+        calls = list(self._calls)
+        loop = asyncio.get_running_loop()
+        spread = min(0.9 * drain_seconds, len(calls) / DRAIN_RATE)
+        for call in calls:
+            loop.call_later(_random.uniform(0, spread), call.end, Ended(_STOPPING))
         if self._grpc is not None:
-            await self._grpc.stop(grace)
+            await self._grpc.stop(drain_seconds)
+        if tasks := [call.task for call in self._calls if call.task]:
+            await asyncio.wait(tasks, timeout=_END_SECONDS)
 
     # -- What is served ----------------------------------------------------------------------------------------
+
+    def restore(self, gateway: str, memories: Iterable[Memory]) -> None:
+        """Remember again what an earlier server knew of a gateway. To be called before the gateway is published.
+
+        Raises:
+            ValueError: it has been published.
+        """
+        target = self._gateway(gateway)
+        if target.published:
+            raise ValueError(f"gateway {gateway} has been published already")
+        target.scope.restore(memories)
+        self._restored.add(gateway)
 
     def publish(
         self, gateway: str, put: Iterable[Resource], remove: Iterable[tuple[ResourceType, str]] = ()
     ) -> Changes:
-        """Change what a gateway is to have, and wake its streams; say what really changed."""
+        """Change what a gateway is to have, and wake its streams; say what is now served otherwise."""
         target = self._gateway(gateway)
-        rejections = target.rejections()
-        changes = target.publish(put, remove)
-        self._told(target, rejections)
-        return changes
+        self._restored.discard(gateway)
+        with self._watched(target):
+            return target.publish(put, remove)
 
-    def _told(self, gateway: Gateway, before: tuple[Rejection, ...]) -> None:
-        """Tell the observer if Envoys refuse something else of the gateway than before."""
-        if (now := gateway.rejections()) != before:
-            self._observer.rejections(gateway.scope.name, now)
+    def retains(self, gateway: str, cluster: str) -> bool:
+        """Whether a cluster that is not wanted any more may be needed again, should Envoys refuse what is."""
+        known = self._gateways.get(gateway)
+        return known is not None and known.scope.retains(cluster)
+
+    def refresh(self, gateway: str, assignment: Resource) -> None:
+        """The endpoints of a retained cluster are others now."""
+        if known := self._gateways.get(gateway):
+            with self._watched(known):
+                known.refresh(assignment)
 
     def forget(self, gateway: str) -> None:
         """A gateway is gone: its Envoys lose everything, and its scope goes with the last of them."""
+        self._restored.discard(gateway)
+        self.loads.forget(gateway)
         if known := self._gateways.get(gateway):
-            known.forget()
+            with self._watched(known):
+                known.forget()
             self._release(known)
 
     def scope(self, gateway: str) -> Scope | None:
         """What a gateway is to have, to be read only."""
         known = self._gateways.get(gateway)
         return known.scope if known else None
+
+    def changed_scopes(self) -> list[tuple[str, Scope]]:
+        """The gateways of which something was published or said since this was asked last, for what remembers them."""
+        changed, self._changed = self._changed, set()
+        return [(name, known.scope) for name in changed if (known := self._gateways.get(name))]
+
+    @contextmanager
+    def _watched(self, gateway: Gateway) -> Iterator[None]:
+        rejections = gateway.rejections()
+        yield
+        self._said(gateway, rejections)
+
+    def _said(self, gateway: Gateway, before: tuple[Rejection, ...]) -> None:
+        """Tell the observer if Envoys refuse something else of the gateway than before."""
+        self._changed.add(gateway.scope.name)
+        if (now := gateway.rejections()) != before:
+            self._observer.rejections(gateway.scope.name, now)
 
     def _gateway(self, name: str) -> Gateway:
         if name not in self._gateways:
@@ -238,8 +246,13 @@ class Server:
 
     def _release(self, gateway: Gateway) -> None:
         """Keep no empty gateway that nobody is connected to: clients choose the names."""
-        if not gateway.connected and not len(gateway.scope):
-            self._gateways.pop(gateway.scope.name, None)
+        name = gateway.scope.name
+        if not gateway.connected and not len(gateway.scope) and name not in self._restored:
+            self._gateways.pop(name, None)
+
+    def _knows(self, gateway: str, cluster: str) -> bool:
+        scope = self.scope(gateway)
+        return scope is not None and scope.get(ResourceType.CLUSTER, cluster) is not None
 
     # -- Questions ---------------------------------------------------------------------------------------------
 
@@ -249,7 +262,7 @@ class Server:
 
     def views(self) -> Iterator[NodeView]:
         """All Envoys that are connected now, each looked at in its turn: there may be many, with many names each."""
-        streams = [stream for streams in self._streams.values() for stream in streams.values()]
+        streams = list(self._streams.values())
         return (NodeView(stream=stream.info, types=tuple(stream.session.view())) for stream in streams)
 
     def rejections(self, gateway: str) -> tuple[Rejection, ...]:
@@ -258,7 +271,7 @@ class Server:
         return known.rejections() if known else ()
 
     def connected(self, gateway: str) -> int:
-        """How many Envoys of the gateway are connected."""
+        """How many streams of the gateway's Envoys there are; without ADS an Envoy has one for each type."""
         known = self._gateways.get(gateway)
         return known.connected if known else 0
 
@@ -275,108 +288,75 @@ class Server:
 
     # -- Streams -----------------------------------------------------------------------------------------------
 
-    async def _delta(self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """One stream: this task writes, a second one reads; flow control of one never stops the other."""
+    async def _handle(self, method: Method, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """One call, from its first word to its status."""
+        call = Call(context, self._limits)
+        self._calls.add(call)
         try:
-            request = await self._first(context)
-            if request is not None:
-                await self._serve(request, context)
+            await self._serve(method, call)
         except ProtocolError as error:
-            self._observer.refused(context.peer(), error.status, error.message)
-            await context.abort(grpc.StatusCode[error.status], error.message)
-
-    async def _first(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> DeltaDiscoveryRequest | None:
-        if self._closed:
-            raise ProtocolError("UNAVAILABLE", self._closed)
-        data = await context.read()
-        return None if data is grpc.aio.EOF else _decode(data)
-
-    async def _serve(self, request: DeltaDiscoveryRequest, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        gateway = self._gateway(_gateway_of(request.node))
-        stream = self._stream(gateway, request.node or Node(), context.peer())
-        streams = self._streams.setdefault(gateway.scope.name, {})
-        streams[stream.info.id] = stream
-        try:
-            self._observer.opened(stream.info)
-            self._receive(stream, gateway, request)
-            async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(self._read(stream, gateway, context))
-                await self._write(stream, gateway, context)
-                reader.cancel()
-            if isinstance(stream.over, ProtocolError):
-                raise stream.over
+            self._observer.refused(call.peer, error.status, error.message)
+            await call.close(error.status, error.message)
+        except Ended as ended:
+            await call.close(ended.status, ended.message)
         finally:
-            del streams[stream.info.id]
-            if not streams:
-                del self._streams[gateway.scope.name]
-            gateway.leave(stream.info.id, lost=not stream.over or stream.over is True)
-            self._release(gateway)
-            self._observer.closed(stream.info)
+            self._calls.discard(call)
 
-    def _stream(self, gateway: Gateway, node: Node, peer: str) -> _Stream:
-        info = StreamInfo(
+    async def _serve(self, method: Method, call: Call) -> None:
+        gateway_of = await self._entrance.admit(call)
+        first = await call.first()
+        if first is None:
+            return
+        if isinstance(method, Discovery):
+            await self._discover(method, call, gateway_of, first)
+        else:
+            await self._report(call, gateway_of, first)
+
+    async def _discover(
+        self, method: Discovery, call: Call, gateway_of: Callable[[Node | None], str], first: bytes
+    ) -> None:
+        request = decoded(method.request, first)
+        gateway = self._gateway(gateway_of(request.node))
+        info = self._info(method, call, gateway, request.node or Node())
+        age = self._age()
+        until = None if age is None else self._clock() + age
+        stream = Stream(info, method, call=call, gateway=gateway, desk=self._desk, until=until)
+        self._streams[info.id] = stream
+        try:
+            self._observer.opened(info)
+            await stream.run(request)
+        except asyncio.CancelledError:
+            call.left = True
+            raise
+        finally:
+            del self._streams[info.id]
+            with self._watched(gateway):
+                gateway.leave(info.id, lost=call.left and not self._stopping)
+            self._release(gateway)
+            self._observer.closed(info)
+
+    async def _report(self, call: Call, gateway_of: Callable[[Node | None], str], first: bytes) -> None:
+        try:
+            gateway = gateway_of(node_of(first))
+        except DecodeError as error:
+            raise ProtocolError("INVALID_ARGUMENT", f"not a LoadStatsRequest: {error}") from error
+        session = LoadSession(gateway, self.loads, interval_seconds=self._load_interval)
+        await take_reports(call, session, first, self._age())
+
+    def _age(self) -> float | None:
+        """How long a new stream is to last: until its connection is surely too old for another one."""
+        age = self._limits.connection_age
+        return _random.uniform(1.1, 1.2) * age if age else None
+
+    def _info(self, method: Discovery, call: Call, gateway: Gateway, node: Node) -> StreamInfo:
+        return StreamInfo(
             id=next(self._ids),
             gateway=gateway.scope.name,
-            node_id=node.id[:LONGEST_ID],
-            peer=peer,
-            user_agent=_user_agent(node),
+            node_id=node.id[:LONGEST_TEXT],
+            peer=call.peer,
+            user_agent=user_agent(node),
             connected_since=self._now(),
             known=gateway.published,
+            service=method.service,
+            variant=method.variant,
         )
-        stream = _Stream(info)
-        stream.session = gateway.connect(info.id, node_id=info.node_id, wake=stream.wake, prefix=f"{info.id:x}-")
-        return stream
-
-    async def _read(self, stream: _Stream, gateway: Gateway, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """Take requests until the client is done or wrong; either ends the stream."""
-        try:
-            while (data := await context.read()) is not grpc.aio.EOF:
-                self._receive(stream, gateway, _decode(data))
-            stream.end()
-        except ProtocolError as error:
-            stream.end(error)
-
-    def _receive(self, stream: _Stream, gateway: Gateway, request: DeltaDiscoveryRequest) -> None:
-        rejections = gateway.rejections()
-        for event in gateway.receive(stream.info.id, request, self._clock()):
-            self._observer.event(stream.info, event)
-        self._told(gateway, rejections)
-
-    async def _write(self, stream: _Stream, gateway: Gateway, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """Send what is to be sent; one response at a time, so that a slow client gets the last version only."""
-        while not stream.over:
-            if not gateway.published:
-                await stream.changed(None)
-                continue
-            for event in stream.session.overdue(self._clock()):
-                self._observer.event(stream.info, event)
-            response = stream.session.next(self._clock())
-            if response is not None:
-                self._observer.sent(stream.info, response)
-                await context.write(response.frame)
-                continue
-            wake_at = stream.session.wake_at()
-            await stream.changed(None if wake_at is None else max(0.0, wake_at - self._clock()))
-
-
-def _decode(data: bytes) -> DeltaDiscoveryRequest:
-    try:
-        return decode(DeltaDiscoveryRequest, data)
-    except DecodeError as error:
-        raise ProtocolError("INVALID_ARGUMENT", f"not a DeltaDiscoveryRequest: {error}") from error
-
-
-def _user_agent(node: Node) -> str:
-    """Name and version; an Envoy says its version in numbers, other clients as text."""
-    build = node.user_agent_build_version and node.user_agent_build_version.version
-    version = f"{build.major_number}.{build.minor_number}.{build.patch}" if build else node.user_agent_version
-    return f"{node.user_agent_name} {version or ''}".strip()
-
-
-def _gateway_of(node: Node | None) -> str:
-    """The gateway that a node says it belongs to: `<namespace>/<name>`."""
-    cluster = node.cluster if node else ""
-    if not _GATEWAY.fullmatch(cluster):
-        shown = cluster if len(cluster) <= LONGEST_ID else cluster[:LONGEST_ID] + "..."
-        raise ProtocolError("INVALID_ARGUMENT", f"node.cluster is {shown!r}; wanted: <namespace>/<name>")
-    return cluster

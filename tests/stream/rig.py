@@ -12,7 +12,8 @@ import grpc.aio
 from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from xds.server import METHOD, SERVICE, Server
+from xds.server import Server
+from xds.services import DELTA_ADS
 from xds.types import ResourceType
 from xds.wire import decode, encode
 
@@ -55,7 +56,7 @@ class Client:
     """One stream, by hand."""
 
     def __init__(self, channel):
-        self.call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+        self.call = channel.stream_stream(DELTA_ADS)()
 
     async def say(self, type_, subscribe=(), *, gateway=None, nonce="", initial=None, node_id="envoy"):
         await self.raw(

@@ -1,0 +1,160 @@
+"""One gRPC call at the server, whatever its service: all that is waited for has a deadline, and can be ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from xds.credentials import peer_of
+from xds.hangup import hang_up
+from xds.identity import Peer
+from xds.session import ProtocolError
+
+_T = TypeVar("_T")
+
+_CANCEL_SECONDS = 5.0
+"""How long gRPC may take to cancel a call whose connection is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may take of the server. Times in seconds.
+
+    Args:
+        first_request: until a new stream has said what it wants.
+        identify: until it is known who its client is.
+        write: until a client has taken a response; it is cut off then, with its connection.
+        admission_rate: new streams a second, and so many at once after a pause; never how many there may be.
+        connection_age: after which a stream is moved to a new connection, a tenth more or less; 0: never.
+    """
+
+    first_request: float = 10.0
+    identify: float = 10.0
+    write: float = 30.0
+    admission_rate: float = 1000.0
+    connection_age: float = 0.0
+
+
+class Ended(Exception):
+    """The server ends a stream for reasons of its own; the client is to come again."""
+
+    status = "UNAVAILABLE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Call:
+    """One call. Everything happens in one event loop, so nothing is locked.
+
+    Args:
+        context: gRPC's.
+        limits: see there.
+    """
+
+    __slots__ = ("_context", "_deadline", "_limits", "_stuck", "_wake", "left", "over", "peer", "task")
+
+    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], limits: Limits) -> None:
+        self._context = context
+        self._limits = limits
+        self._wake = asyncio.Event()
+        self._deadline: asyncio.Timeout | None = None
+        self._stuck = False
+        self.task: asyncio.Task[None] | None = asyncio.current_task()
+        self.peer: str = context.peer()
+        self.over: ProtocolError | Ended | bool = False
+        """Whether the call is to end: True for well, or what to end it with."""
+        self.left = False
+        """Whether the client ended the call, or went away."""
+
+    def wake(self) -> None:
+        """There is something to look at."""
+        self._wake.set()
+
+    def end(self, error: ProtocolError | Ended | None = None) -> None:
+        """Let the call end; what ends it first counts."""
+        if not self.over:
+            self.over = error or True
+            self._wake.set()
+            if self._deadline is not None:
+                self._deadline.reschedule(0)
+
+    async def changed(self, seconds: float | None) -> None:
+        """Wait until something happened, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def within(self, seconds: float | None, work: Awaitable[_T], late: ProtocolError | Ended) -> _T:
+        """What some work gives.
+
+        Raises:
+            ProtocolError, Ended: it took too long (`late`), or the call is to end.
+        """
+        try:
+            async with asyncio.timeout(0 if self.over else seconds) as self._deadline:
+                return await work
+        except TimeoutError:
+            if self._deadline is None or not self._deadline.expired():
+                raise
+            raise (self.over if isinstance(self.over, Exception) else late) from None
+        finally:
+            self._deadline = None
+
+    def who(self) -> Peer:
+        """What the client brought along with its call.
+
+        Raises:
+            Denied: UNAUTHENTICATED; it cannot be read.
+        """
+        return peer_of(self._context)
+
+    async def first(self) -> bytes | None:
+        """The first message; None if the client left without one.
+
+        Raises:
+            ProtocolError, Ended: none came in time, or the call is to end.
+        """
+        seconds = self._limits.first_request
+        late = ProtocolError("DEADLINE_EXCEEDED", f"no request within {seconds:g} s")
+        return await self.within(seconds, self.read(), late)
+
+    async def read(self) -> bytes | None:
+        """The next message; None if there are no more."""
+        data = await self._context.read()
+        if data is grpc.aio.EOF:
+            self.left = True
+            return None
+        return bytes(data)
+
+    async def write(self, message: bytes) -> None:
+        """Give the client a message; returns when it was taken by what is between.
+
+        If the client does not read in time, the call is to end.
+        """
+        try:
+            async with asyncio.timeout(self._limits.write):
+                await self._context.write(message)
+        except TimeoutError:
+            self._stuck = True
+            self.end(ProtocolError("DEADLINE_EXCEEDED", f"did not read a response within {self._limits.write:g} s"))
+        except grpc.aio.InternalError:
+            # The connection broke; gRPC cancels this task next.
+            self.left = True
+            self.end()
+            await asyncio.sleep(_CANCEL_SECONDS)
+
+    async def close(self, status: str, message: str) -> None:
+        """End the call with a status; one that is stuck by cutting its connection."""
+        if self._stuck and await asyncio.to_thread(hang_up, self.peer):
+            await asyncio.sleep(_CANCEL_SECONDS)
+        await self._context.abort(grpc.StatusCode[status], message)

@@ -1,0 +1,189 @@
+"""The life of a stream: one task writes, one reads, so that flow control of one way never stops the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from xds.api.envoy.config.core.v3 import Node
+from xds.call import Call, Ended
+from xds.gateway import Gateway
+from xds.loads import LoadSession
+from xds.memory import Rejection
+from xds.observer import Observer, StreamInfo
+from xds.services import Discovery
+from xds.session import Event, ProtocolError, Request, UnknownType
+from xds.wire import DecodeError, decode
+
+LONGEST_TEXT = 256
+"""Characters that are kept of what a client calls itself, or asks for: they stand in log lines."""
+
+UNKNOWN_TYPES = 10
+"""Types that a client can ask for without being served, until no more of them are told."""
+
+_MOVED = "this connection is old; another server may have room"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What the streams of a server have in common.
+
+    Args:
+        observer: is told what happens.
+        clock: seconds, monotonic.
+        said: is called when a client of a gateway said something, with what Envoys refused of it before.
+    """
+
+    observer: Observer
+    clock: Callable[[], float]
+    said: Callable[[Gateway, tuple[Rejection, ...]], None]
+
+
+class Stream:
+    """One stream that serves resources.
+
+    Args:
+        info: who is at its other end.
+        method: how it speaks.
+        call: its messages.
+        gateway: what it serves; joined now. The caller lets it leave when `run` is over.
+        desk: the server's.
+        until: when it is to move to another connection, by the clock of the desk.
+    """
+
+    __slots__ = ("_call", "_desk", "_gateway", "_request", "_unknown", "_until", "info", "session")
+
+    def __init__(  # noqa: PLR0913 - what a stream is
+        self, info: StreamInfo, method: Discovery, *, call: Call, gateway: Gateway, desk: Desk, until: float | None
+    ) -> None:
+        self.info = info
+        self._call = call
+        self._gateway = gateway
+        self._desk = desk
+        self._until = until
+        self._request = method.request
+        self._unknown: set[str] = set()
+        self.session = gateway.connect(
+            info.id,
+            node_id=info.node_id,
+            variant=method.variant,
+            types=method.types,
+            wake=call.wake,
+            prefix=f"{info.id:x}-",
+        )
+
+    async def run(self, first: Request) -> None:
+        """Serve until the client is done.
+
+        Raises:
+            ProtocolError, Ended: what the stream is to end with.
+        """
+        self._receive(first)
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(self._read())
+            await self._write()
+            reader.cancel()
+        if isinstance(self._call.over, Exception):
+            raise self._call.over
+
+    # -- Requests ----------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Take requests until the client is done or wrong; either ends the stream."""
+        try:
+            while (data := await self._call.read()) is not None:
+                self._receive(decoded(self._request, data))
+            self._call.end()
+        except ProtocolError as error:
+            self._call.end(error)
+
+    def _receive(self, request: Request) -> None:
+        rejections = self._gateway.rejections()
+        for event in self._gateway.receive(self.info.id, request, self._desk.clock()):
+            self._tell(event)
+        self._desk.said(self._gateway, rejections)
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, UnknownType):
+            type_url = event.type_url[:LONGEST_TEXT]
+            if type_url in self._unknown or len(self._unknown) >= UNKNOWN_TYPES:
+                return
+            self._unknown.add(type_url)
+            event = UnknownType(type_url=type_url)
+        self._desk.observer.event(self.info, event)
+
+    # -- Responses ---------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Send what is to be sent; one response at a time, so that a slow client gets the last version only."""
+        while not self._call.over:
+            now = self._desk.clock()
+            if self._until is not None and now >= self._until:
+                self._call.end(Ended(_MOVED))
+            elif not self._gateway.published:
+                await self._changed(self._until)
+            elif not await self._send(now):
+                await self._changed(self._wake_at())
+
+    async def _send(self, now: float) -> bool:
+        """Send one response, if there is one to send."""
+        for event in self.session.overdue(now):
+            self._tell(event)
+        response = self.session.next(now)
+        if response is None:
+            return False
+        self._desk.observer.sent(self.info, response)
+        await self._call.write(response.frame)
+        return True
+
+    def _wake_at(self) -> float | None:
+        wake_at = self.session.wake_at()
+        if self._until is None or wake_at is None:
+            return self._until if wake_at is None else wake_at
+        return min(wake_at, self._until)
+
+    async def _changed(self, wake_at: float | None) -> None:
+        await self._call.changed(None if wake_at is None else max(0.0, wake_at - self._desk.clock()))
+
+
+def decoded(kind: type[Request], data: bytes) -> Request:
+    """A request.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT; it is none.
+    """
+    try:
+        return decode(kind, data)
+    except DecodeError as error:
+        raise ProtocolError("INVALID_ARGUMENT", f"not a {kind.__name__}: {error}") from error
+
+
+def user_agent(node: Node) -> str:
+    """Name and version; an Envoy says its version in numbers, other clients as text."""
+    build = node.user_agent_build_version and node.user_agent_build_version.version
+    version = f"{build.major_number}.{build.minor_number}.{build.patch}" if build else node.user_agent_version
+    return f"{node.user_agent_name} {version or ''}".strip()[:LONGEST_TEXT]
+
+
+async def take_reports(call: Call, session: LoadSession, first: bytes, seconds: float | None) -> None:
+    """Serve a stream of load reports, for so long at most.
+
+    Raises:
+        ProtocolError, Ended: what the stream is to end with.
+    """
+    loop = asyncio.get_running_loop()
+    until = None if seconds is None else loop.time() + seconds
+    data: bytes | None = first
+    try:
+        while data is not None and not call.over:
+            if reply := session.receive(data):
+                await call.write(reply)
+            left = None if until is None else max(0.0, until - loop.time())
+            data = await call.within(left, call.read(), Ended(_MOVED))
+    except DecodeError as error:
+        raise ProtocolError("INVALID_ARGUMENT", f"not a LoadStatsRequest: {error}") from error
+    finally:
+        session.close()
+    if isinstance(call.over, Exception):
+        raise call.over
