@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bootstrap.address import Address
 from xds.types import ResourceType
-from xdserve.admin import AdminError, AdminServer, ErrorEntry, StatusEntry
+from xdserve.admin import AdminError, AdminServer, ErrorEntry, RejectionEntry, StatusEntry
 from xdserve.metrics import Metrics
 
 ERROR: ErrorEntry = {
@@ -27,6 +27,21 @@ ERROR: ErrorEntry = {
     "reason": "Invalid",
     "message": "found -1, allowed 0..1000000",
     "since": "2026-11-01T12:00:00Z",
+}
+REJECTION: RejectionEntry = {
+    "gateway": "models/iris",
+    "type": "rds",
+    "name": "models/iris",
+    "version": "b2",
+    "served": None,
+    "cause": "refused",
+    "node": "envoy-1",
+    "code": 13,
+    "message": "missing )",
+    "since": "2026-11-01T12:00:00Z",
+    "object": "TrafficPolicy models/iris",
+    "field": "spec",
+    "source": {"file": "iris/policy.yaml", "document": 1},
 }
 STATUS: StatusEntry = {
     "object": "TrafficPolicy models/iris",
@@ -67,6 +82,9 @@ class FakeState:
 
     def errors(self) -> Sequence[ErrorEntry]:
         return [ERROR]
+
+    def rejections(self) -> Iterator[RejectionEntry]:
+        return iter([REJECTION])
 
 
 @pytest.fixture
@@ -109,6 +127,7 @@ async def test_the_index_lists_every_endpoint(client: ClientSession) -> None:
         "/debug/resources",
         "/debug/status",
         "/debug/errors",
+        "/debug/rejections",
     }
     for path in index:
         async with client.get(path) as response:
@@ -125,6 +144,7 @@ async def test_metrics_are_what_prometheus_reads(client: ClientSession) -> None:
 async def test_status_and_errors_have_their_documented_shapes(client: ClientSession) -> None:
     assert await get(client, "/debug/status") == (200, [STATUS])
     assert await get(client, "/debug/errors") == (200, [ERROR])
+    assert await get(client, "/debug/rejections") == (200, [REJECTION])
 
 
 async def test_a_node_is_shown_from_its_dataclass(client: ClientSession, state: FakeState) -> None:
