@@ -162,7 +162,11 @@ spec:
 
 
 XDSERVE = (sys.executable, "-m", "xdserve")
-SEEN = ("xdserve_connected_envoys 1.0", 'xdserve_acks_total{type="lds"} 1.0', "xdserve_streams_total 1.0")
+SEEN = (
+    "xdserve_connected_envoys 1.0",
+    'xdserve_acks_total{type="lds"} 1.0',
+    'xdserve_streams_total{service="ads",variant="delta"} 1.0',
+)
 
 
 def printed_bootstrap(xds: int, admin: int) -> str:
