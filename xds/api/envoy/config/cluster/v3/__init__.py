@@ -150,6 +150,10 @@ class Cluster(betterproto2.Message):
         betterproto2.field(33, betterproto2.TYPE_MESSAGE, optional=True)
     )
 
+    health_checks: "list[__core__v3__.HealthCheck]" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+
     circuit_breakers: "CircuitBreakers | None" = betterproto2.field(
         10, betterproto2.TYPE_MESSAGE, optional=True
     )

@@ -20,6 +20,8 @@ __all__ = (
     "HeaderValue",
     "HeaderValueOption",
     "HeaderValueOptionHeaderAppendAction",
+    "HealthCheck",
+    "HealthCheckHttpHealthCheck",
     "HealthStatus",
     "Http1ProtocolOptions",
     "Http2ProtocolOptions",
@@ -371,6 +373,65 @@ class HeaderValueOption(betterproto2.Message):
 
 default_message_pool.register_message(
     "envoy.config.core.v3", "HeaderValueOption", HeaderValueOption
+)
+
+
+@dataclass(eq=False, repr=False)
+class HealthCheck(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - health_checker:
+    """
+
+    timeout: "datetime.timedelta | None" = betterproto2.field(
+        1,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: ____google__protobuf__.Duration,
+        optional=True,
+    )
+
+    interval: "datetime.timedelta | None" = betterproto2.field(
+        2,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: ____google__protobuf__.Duration,
+        optional=True,
+    )
+
+    unhealthy_threshold: "int | None" = betterproto2.field(
+        4,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: ____google__protobuf__.UInt32Value,
+        optional=True,
+    )
+
+    healthy_threshold: "int | None" = betterproto2.field(
+        5,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: ____google__protobuf__.UInt32Value,
+        optional=True,
+    )
+
+    http_health_check: "HealthCheckHttpHealthCheck | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, optional=True, group="health_checker"
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.core.v3", "HealthCheck", HealthCheck
+)
+
+
+@dataclass(eq=False, repr=False)
+class HealthCheckHttpHealthCheck(betterproto2.Message):
+    host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    path: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message(
+    "envoy.config.core.v3", "HealthCheck.HttpHealthCheck", HealthCheckHttpHealthCheck
 )
 
 
