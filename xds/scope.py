@@ -316,6 +316,8 @@ class Scope:
 
     def rejections(self) -> tuple[Rejection, ...]:
         """What of all that is wanted now was refused, with its origin and what is served instead."""
+        if not self._refused:
+            return ()
         return tuple(found for key in self._refused if (found := self._rejection(key)))
 
     def _rejection(self, key: Key) -> Rejection | None:

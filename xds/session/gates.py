@@ -26,6 +26,9 @@ GATED = (ResourceType.CLUSTER, ResourceType.ENDPOINT, ResourceType.ROUTE)
 """The types that wait for one another."""
 
 
+_NOBODY: frozenset[str] = frozenset()
+
+
 class Gates:
     """The gates of one session. Times are seconds of the caller's clock.
 
@@ -49,7 +52,7 @@ class Gates:
         self._linger = linger
         self._lingering: dict[str, float] = {}
         self._patience = patience
-        self._late = frozenset[str]()
+        self._late = _NOBODY
         self._resumed_until: float | None = None
         self._doubt: float | None = None
 
@@ -75,7 +78,7 @@ class Gates:
 
     def tick(self, now: float) -> None:
         """Time went by."""
-        self._late = self._late_clusters(now)
+        self._late = self._late_clusters(now) if self._clusters.flights else _NOBODY
         if self._resumed_until is not None and now >= self._resumed_until:
             self._resumed_until = None
         if self._doubt is not None and now >= self._doubt:
@@ -91,10 +94,11 @@ class Gates:
     def wake_at(self) -> float | None:
         """When a gate opens by time alone."""
         moments = [moment for moment in (self._resumed_until, self._doubt) if moment is not None]
-        clusters = self._clusters
-        self._lingering = {name: until for name, until in self._lingering.items() if name in clusters.dirty}
-        moments.extend(until for name, until in self._lingering.items() if clusters.idle() or clusters.flying(name))
-        return min(moments, default=None)
+        if self._lingering:
+            clusters = self._clusters
+            self._lingering = {name: until for name, until in self._lingering.items() if name in clusters.dirty}
+            moments.extend(until for name, until in self._lingering.items() if clusters.idle() or clusters.flying(name))
+        return min(moments) if moments else None
 
     # -- Routes to clusters ------------------------------------------------------------------------------------
 
@@ -108,8 +112,8 @@ class Gates:
 
     def _routed(self, resource: Resource) -> bool:
         """Whether the resource routes to clusters, and the client may not be running it already."""
-        new = not self._routes.holdings.has(resource.name, resource.version)
-        return resource.type is ResourceType.ROUTE and new
+        is_route = resource.type is ResourceType.ROUTE
+        return is_route and not self._routes.holdings.has(resource.name, resource.version)
 
     def _cold(self, cluster: str) -> bool:
         """Whether the client is to get the cluster and has not acknowledged it in any version.

@@ -40,6 +40,7 @@ class Variant(StrEnum):
     SOTW = "sotw"
 
 
+_BY_URL: dict[str, ResourceType] = {type_.value: type_ for type_ in ResourceType}
 _SUBSTREAMS = {Variant.DELTA: SubStream, Variant.SOTW: SotwSubStream}
 
 
@@ -131,10 +132,7 @@ class Session:
         aggregated = len(self.types) > 1
         if not asked.type_url and aggregated:
             raise ProtocolError("INVALID_ARGUMENT", "type_url is missing: an aggregated stream needs it")
-        try:
-            type_ = ResourceType(asked.type_url) if asked.type_url else next(iter(self.types))
-        except ValueError:
-            type_ = None
+        type_ = _BY_URL.get(asked.type_url) if asked.type_url else next(iter(self.types))
         if type_ not in self.types and not aggregated:
             [only] = self.types
             raise ProtocolError("INVALID_ARGUMENT", f"type_url is not {only}, which is all that this stream serves")
@@ -187,27 +185,28 @@ class Session:
         """
         self._gates.tick(now)
         removals: dict[ResourceType, _Batch] = {}
-        for sub, names in self._ready(now):
+        for sub in self._substreams.values():
+            if not (sub.dirty or sub.owed) or (names := self._ready(sub, now)) is None:
+                continue
             batch = self._collect(sub, names, now)
             if batch.put or batch.absent or (sub.owed and sub.idle()):
                 return self._send(sub, batch, now)
             if batch.removed:
                 removals[sub.type] = batch
-        for type_ in REMOVE_ORDER:
-            if type_ in removals:
-                return self._send(self._substreams[type_], removals[type_], now)
+        if removals:
+            first = next(type_ for type_ in REMOVE_ORDER if type_ in removals)
+            return self._send(self._substreams[first], removals[first], now)
         return None
 
     def wake_at(self) -> float | None:
         """The moment when `next` or `overdue` may have something though nothing else happened."""
-        moments = [
-            flight.sent_at + self._terms.patience
-            for sub in self._substreams.values()
-            for flight in sub.flights
-            if not flight.overdue
-        ]
-        gate = self._gates.wake_at()
-        return min(moments if gate is None else [*moments, gate], default=None)
+        earliest = self._gates.wake_at()
+        for sub in self._substreams.values():
+            for flight in sub.flights:
+                moment = flight.sent_at + self._terms.patience
+                if not flight.overdue and (earliest is None or moment < earliest):
+                    earliest = moment
+        return earliest
 
     def overdue(self, now: float) -> list[Event]:
         """Responses that have waited too long for their answer; each is said once."""
@@ -221,19 +220,15 @@ class Session:
                     events.append(Overdue(type=sub.type, nonce=flight.nonce, names=names, seconds=seconds))
         return events
 
-    def _ready(self, now: float) -> Iterator[tuple[SubStream, Collection[str]]]:
-        """The types that may send something, each with the names to look at.
+    def _ready(self, sub: SubStream, now: float) -> Collection[str] | None:
+        """The names to look at, or None where the type may send nothing now.
 
         While a response waits for its answer its type waits too, but for what cannot: a rollback, and, when the
         answer is late, everything.
         """
-        for sub in self._substreams.values():
-            if not (sub.dirty or sub.owed):
-                continue
-            if sub.idle() or (sub.flights and now - sub.flights[-1].sent_at >= self._terms.patience):
-                yield sub, sub.dirty
-            elif sub.flights and (names := [name for name in sub.dirty if self._rolls_back(sub, name)]):
-                yield sub, names
+        if sub.idle() or (sub.flights and now - sub.flights[-1].sent_at >= self._terms.patience):
+            return sub.dirty
+        return [name for name in sub.dirty if self._rolls_back(sub, name)] or None if sub.flights else None
 
     def _rolls_back(self, sub: SubStream, name: str) -> bool:
         """Whether a response in flight put a version of the name that is taken back since.

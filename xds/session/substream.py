@@ -95,7 +95,7 @@ class SubStream:
 
     def flying(self, name: str) -> bool:
         """Whether a response that says something of the name waits for its answer."""
-        return any(flight.mentions(name) for flight in self.flights)
+        return bool(self.flights) and any(flight.mentions(name) for flight in self.flights)
 
     # -- The state table ---------------------------------------------------------------------------------------
 
