@@ -7,11 +7,12 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -19,11 +20,11 @@ from bootstrap.address import Address
 from translator.objects.ref import Ref
 from translator.plan import Finding
 from translator.planners.options import Options
-from xds.loads import Load
 from xds.server import Server
-from xds.session import Terms
+from xdserve import entrance
 from xdserve.admin import AdminError, AdminServer
 from xdserve.ledger import Entry, Ledger, Place, entry
+from xdserve.memory import LastGood
 from xdserve.metrics import KINDS, Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
@@ -35,9 +36,6 @@ from xdserve.sources.directory import DirectorySource, SourceUnavailable
 from xdserve.state import ProgramState
 
 logger = structlog.get_logger("xdserve")
-
-DRAIN_SECONDS = 1.0
-"""How long streams have to end when the program stops; their Envoys keep what they have."""
 
 SOURCE_ERRORS = "source"
 
@@ -52,25 +50,16 @@ def options_of(settings: Settings) -> Options:
     )
 
 
-def _terms(settings: Settings) -> Terms:
-    return Terms(identifier=socket.gethostname(), linger=settings.linger, patience=settings.patience)
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _no_loads(_: str) -> Mapping[str, Load]:
-    return {}
 
 
 async def serve(settings: Settings) -> int:
     """Run until told to stop; the exit code."""
     if settings.source is None:
         raise ValueError("serve needs a source")
-    program = Program(settings, settings.source)
     try:
-        await program.run()
+        await Program(settings, settings.source).run()
     except (OSError, AdminError, SourceUnavailable) as error:
         logger.error("cannot start", cause=str(error))  # noqa: TRY400  one line says it all; nobody needs the traceback
         return 1
@@ -117,13 +106,17 @@ class Program:
         self._ledger = Ledger(_now, self._place)
         self._rejections = Rejections(self._ledger, self._metrics, _now)
         self._observer = StreamObserver(self._metrics, self._left, self._rejections.say)
-        self._server = Server(_terms(settings), self._observer)
+        self._server = Server(
+            entrance.terms(settings),
+            self._observer,
+            authenticator=entrance.authenticator(settings),
+            limits=entrance.limits(settings),
+        )
+        self._last_good = LastGood(settings, self._server)
         self._pipeline = Pipeline(options_of(settings), self._server, self)
         self._source = DirectorySource(directory, self)
-        self._state = ProgramState(
-            self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready, _no_loads
-        )
-        series = GatewaySeries(lambda: self._pipeline.owners, self._server.connected, _no_loads)
+        self._state = ProgramState(self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready)
+        series = GatewaySeries(lambda: self._pipeline.owners, self._server.connected, self._server.loads.reports)
         self._admin = AdminServer(settings.admin_address, self._state, self._metrics, series)
         self._work = asyncio.Event()
         self._since: float | None = None
@@ -141,29 +134,36 @@ class Program:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         _check_free(self._settings.xds_address)
-        port = await self._server.start(str(self._settings.xds_address))
+        port = await self._server.start(str(self._settings.xds_address), entrance.credentials(self._settings))
         try:
+            self._last_good.open()
             admin = await self._admin.start()
             logger.info("listening", xds=f"{self._settings.xds_address.host}:{port}", admin=str(admin))
             await self._until(stop)
         finally:
             logger.info("stopping")
-            await self._server.stop(DRAIN_SECONDS)
+            await self._server.stop(self._settings.drain)
+            await self._last_good.close()
             await self._admin.stop()
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Work until told to stop, or until a part of the program fails, which ends it."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                parts = [tasks.create_task(part) for part in (self._source.run(), self._plan())]
+                parts = [tasks.create_task(part) for part in self._parts()]
                 await stop.wait()
                 for part in parts:
                     part.cancel()
         except* (OSError, SourceUnavailable) as group:
             raise group.exceptions[0] from None
 
+    def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        return self._source.run(), self._plan(), self._last_good.run()
+
     def _open(self) -> None:
         """Accept streams, now that everything is known: an Envoy that reconnects must not be emptied."""
+        if not self._source.errors():
+            self._last_good.settle(self._pipeline.owners)
         self._ready = True
         self._server.open()
         logger.info("ready", gateways=len(self._pipeline.owners), objects=len(self._pipeline.objects))
@@ -234,6 +234,7 @@ class Program:
         self._pipeline.release(gateway)
 
     def _show_gauges(self) -> None:
+        self._metrics.store_failures.set_function(lambda: self._last_good.failures)
         self._metrics.gateways.set_function(lambda: len(self._pipeline.owners))
         self._metrics.services.set_function(lambda: len(self._pipeline.units))
         self._metrics.errors.set_function(lambda: len(self._ledger))

@@ -31,7 +31,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 TYPES = tuple(type_.short for type_ in ResourceType)
 VARIANTS = tuple(Variant)
-SERVICES = ("ads", *TYPES, "lrs")
+SERVICES = ("ads", *TYPES)
 OTHER = "OTHER"
 STATUSES = (
     "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE",
@@ -69,7 +69,9 @@ class Metrics:
 
         self.gateways = self._gauge("gateways", "Gateways that have resources")
         self.services = self._gauge("services", "Services that are planned")
-        self.connected_envoys = self._gauge("connected_envoys", "Envoys with an open stream")
+        self.connected_envoys = self._gauge(
+            "connected_envoys", "Streams of Envoys that are open; over ADS each Envoy has one"
+        )
         self.objects = self._gauge("objects", "Objects held, by kind", kind=KINDS)
         self.errors = self._gauge("errors", "Findings present now: what /debug/errors lists")
         self.refused_resources = self._gauge(
@@ -104,7 +106,9 @@ class Metrics:
         self.refused_streams = self._counter(
             "refused_streams", "Streams refused, or ended by the server, by gRPC status", status=STATUSES
         )
-        self.unknown_types = self._counter("unknown_types", "Requests for types that this server does not have")
+        self.unknown_types = self._counter(
+            "unknown_types", "Requests for types that this server does not have, ten a stream at most"
+        )
         self.store_failures = self._read("store_failures", "Writes of last good versions that failed")
 
     def render(self) -> bytes:

@@ -94,7 +94,7 @@ class Plane:
     async def admin(self):
         """The admin endpoints of this plane; the block gets their address."""
         state = ProgramState(self.pipeline, self.server, self.ledger, self.rejected, lambda: True)
-        series = GatewaySeries(lambda: self.pipeline.owners, self.server.connected, lambda gateway: {})
+        series = GatewaySeries(lambda: self.pipeline.owners, self.server.connected, self.server.loads.reports)
         server = AdminServer(Address(HOST, 0), state, self.metrics, series)
         try:
             yield str(await server.start())
