@@ -13,7 +13,7 @@ from xds.loads import LoadSession
 from xds.memory import Rejection
 from xds.observer import Observer, StreamInfo
 from xds.services import Discovery
-from xds.session import Event, ProtocolError, Request, UnknownType
+from xds.session import MOST_FIELDS, Event, ProtocolError, Request, UnknownType
 from xds.wire import DecodeError, decode
 
 LONGEST_TEXT = 256
@@ -151,10 +151,10 @@ def decoded(kind: type[Request], data: bytes) -> Request:
     """A request.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; it is none.
+        ProtocolError: INVALID_ARGUMENT; it is none, or takes more work than any Envoy asks for.
     """
     try:
-        return decode(kind, data)
+        return decode(kind, data, most=MOST_FIELDS)
     except DecodeError as error:
         raise ProtocolError("INVALID_ARGUMENT", f"not a {kind.__name__}: {error}") from error
 

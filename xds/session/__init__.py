@@ -15,11 +15,13 @@ from xds.session.events import (
     TypeView,
     UnknownType,
 )
-from xds.session.requests import Request
+from xds.session.requests import MOST_FIELDS, MOST_NAMES, Request
 from xds.session.session import Session, Variant
 from xds.session.terms import Terms
 
 __all__ = [
+    "MOST_FIELDS",
+    "MOST_NAMES",
     "Acknowledged",
     "Event",
     "LocalError",

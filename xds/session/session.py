@@ -21,16 +21,13 @@ from xds.session.events import (
     UnknownType,
 )
 from xds.session.gates import GATED, Gates
-from xds.session.requests import Ask, Request, ask
+from xds.session.requests import LONGEST_NAME, MOST_NAMES, Ask, Request, ask
 from xds.session.sotw import SotwSubStream
 from xds.session.substream import ABSENT, WILDCARD, Flight, SubStream
 from xds.session.table import Action, Signal, State
 from xds.session.terms import Terms
 from xds.types import REMOVE_ORDER, SEND_ORDER, ResourceType
 from xds.wire.resource import Resource
-
-MOST_NAMES = 100_000
-"""Names of one type that a client may ask for at once; each is remembered for as long as its stream lasts."""
 
 
 class Variant(StrEnum):
@@ -107,11 +104,17 @@ class Session:
         if type_ is None:
             return [UnknownType(type_url=asked.type_url)]
         sub = self._substream(type_)
-        if len(sub.names) + len(asked.names) > MOST_NAMES:
-            raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MOST_NAMES} names of a type on one stream")
+        self._check_names(sub, asked)
         signal = sub.signal(asked)
         events = self._act(sub, sub.step(signal), asked, now)
         return [Stale(type=sub.type, nonce=asked.nonce), *events] if signal is Signal.STALE else events
+
+    def _check_names(self, sub: SubStream, asked: Ask) -> None:
+        """In the state of the world, names come in place of those before: with each ACK come all of them once more."""
+        if self.variant is Variant.SOTW or len(sub.names) + len(asked.names) <= MOST_NAMES:
+            return
+        if len(sub.names.difference(asked.dropped).union(asked.names)) > MOST_NAMES:
+            raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MOST_NAMES} names of a type on one stream")
 
     def _substream(self, type_: ResourceType) -> SubStream:
         """The sub-stream of a type; made when it is needed, for a stream costs memory, and kept in send order."""
@@ -122,9 +125,12 @@ class Session:
         return self._substreams[type_]
 
     def _check_node(self, node: Node | None) -> None:
+        if node is None:
+            return
         if self.node is None:
-            self.node = node
-        elif node is not None and node.cluster != self.node.cluster:
+            # What else a node says may be large, and is not needed again.
+            self.node = Node(id=node.id[:LONGEST_NAME], cluster=node.cluster[:LONGEST_NAME])
+        elif node.cluster != self.node.cluster:
             raise ProtocolError("INVALID_ARGUMENT", "node.cluster is another than in the first request of the stream")
 
     def _type(self, asked: Ask) -> ResourceType | None:
@@ -294,6 +300,7 @@ class Session:
     def _collect_absent(self, sub: SubStream, name: str, batch: _Batch) -> None:
         if (said := sub.absence(name)) is not None:
             batch.put.append(said)
+            batch.size += len(said.frame)
         elif sub.says_gone:
             batch.absent.append(name)
         else:

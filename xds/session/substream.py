@@ -142,7 +142,9 @@ class SubStream:
 
     def _resume(self, name: str, version: str, current: Resource | None) -> None:
         self.resumed = True
-        self.sent[name] = self.acknowledged[name] = version
+        self.acknowledged[name] = version
+        if version != ABSENT:  # another server may give no versions
+            self.sent[name] = version
         known = current is not None and current.version == version
         self.holdings.add(name, version, current.uses if current and known else None)
         self.dirty.add(name)

@@ -2,14 +2,15 @@
 
 Every compiled function reads a message from `i` to `e` into the one given, or a new one: so parts of a message
 that come apart are merged, as Protobuf wants it. A length or varint that leads beyond `e` shows at the end, where
-`i` is not `e`.
+`i` is not `e`. Each field takes one from `w`, which ends when there was work enough.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import repeat
 from typing import Any, TypeVar
 
 from betterproto2 import Enum, Message
@@ -22,16 +23,26 @@ M = TypeVar("M", bound=Message)
 
 MAX_DEPTH = 100
 
+_ENDLESS = repeat(None)
+
 
 class DecodeError(ValueError):
     """The bytes are not a message of the class."""
 
 
-def decode(cls: type[M], data: bytes | bytearray | memoryview) -> M:
-    """Decode a message. Raises DecodeError, whatever the bytes, and nothing else."""
+def decode(cls: type[M], data: bytes | bytearray | memoryview, *, most: int | None = None) -> M:
+    """Decode a message. Raises DecodeError, whatever the bytes, and nothing else.
+
+    Args:
+        cls: the class of the message.
+        data: its bytes.
+        most: fields that it may have, counted at any depth, each message in it for one more. A field may be two bytes
+            short and cost half a microsecond and 60 bytes of memory: for bytes of strangers the size is no bound.
+    """
     whole = data if isinstance(data, bytes) else bytes(data)
+    work = _ENDLESS if most is None else repeat(None, most)
     try:
-        message: M = _FUNCTIONS[cls](whole, 0, len(whole), MAX_DEPTH, None)
+        message: M = _FUNCTIONS[cls](whole, 0, len(whole), MAX_DEPTH, None, work)
     except UnicodeDecodeError as error:
         raise DecodeError(f"{cls.__name__}: a string that is not UTF-8: {error.reason}") from error
     except (IndexError, struct.error) as error:
@@ -46,6 +57,10 @@ def decode(cls: type[M], data: bytes | bytearray | memoryview) -> M:
 
 def _beyond() -> None:
     raise ValueError("a field reaches beyond its message")
+
+
+def _too_many() -> None:
+    raise ValueError("too many fields")
 
 
 def _too_deep() -> None:
@@ -89,7 +104,7 @@ _TAG = [
 ]
 # Envoy's first request has 500 entries of one unknown field, one after the other.
 _SKIP_RUN = [
-    "while True:",
+    "for _ in w:",
     " n = b[i]; i += 1",
     " if n > 127:",
     "  if b[i] < 128: n += (b[i] << 7) - 128; i += 1",
@@ -105,7 +120,13 @@ class _Decoders(Functions):
 
     def __init__(self) -> None:
         super().__init__(
-            read_on=read_on, read_size=read_size, skip=skip, beyond=_beyond, too_deep=_too_deep, new=object.__new__
+            read_on=read_on,
+            read_size=read_size,
+            skip=skip,
+            beyond=_beyond,
+            too_deep=_too_deep,
+            new=object.__new__,
+            too_many=_too_many,
         )
         self.globals |= {f"unpack_{kind}": struct.Struct(form).unpack_from for kind, form in FIXED.items()}
 
@@ -127,15 +148,15 @@ class _Decoders(Functions):
         return self._function(cls, name, lines)
 
     def _function(self, cls: type[Message], name: str, lines: list[str]) -> Callable[..., Any]:
-        return self.compile(cls, name, [f"def {name}(b, i, e, z, m):", " if z < 0: too_deep()", *lines])
+        return self.compile(cls, name, [f"def {name}(b, i, e, z, m, w):", " if z < 0: too_deep()", *lines])
 
     def _loop(self, fields: list[Field]) -> list[str]:
         branches = [(f"t == {tag}", body) for field in fields for tag, body in self._cases(field, fields)]
         branches.append(("t & 7 == 2 and 7 < t < 128", _SKIP_RUN))
-        lines = [" while i < e:", *(f"  {line}" for line in _TAG)]
+        lines = [" for _ in w:", "  if i >= e: break", *(f"  {line}" for line in _TAG)]
         for index, (condition, body) in enumerate(branches):
             lines += [f"  {'elif' if index else 'if'} {condition}:", *(f"   {line}" for line in body)]
-        return [*lines, "  else: i = skip(b, i, t, z)", " if i != e: beyond()"]
+        return [*lines, "  else: i = skip(b, i, t, z, w)", " else: too_many()", " if i != e: beyond()"]
 
     def _default(self, field: Field) -> str:
         if field.kind == "map":
@@ -151,7 +172,7 @@ class _Decoders(Functions):
         f = f"f_{field.name}"
         if field.entry:
             entry = self._entry(*field.entry)
-            return [(field.tag(), [*_LENGTH, f"k, v = {entry}(b, i, j, z - 1)", f"{f}[k] = v", "i = j"])]
+            return [(field.tag(), [*_LENGTH, f"k, v = {entry}(b, i, j, z - 1, w)", f"{f}[k] = v", "i = j"])]
         if field.repeated:
             one = (field.tag(), self._value(field, f"{f}.append(%s)", "None"))
             if not field.packs:
@@ -165,7 +186,7 @@ class _Decoders(Functions):
     def _value(self, field: Field, store: str, old: str) -> list[str]:
         """The lines that read one value and store it; a message is merged into the old one."""
         if field.kind == "message":
-            return [*_LENGTH, store % f"{self._message(field)}(b, i, j, z - 1, {old})", "i = j"]
+            return [*_LENGTH, store % f"{self._message(field)}(b, i, j, z - 1, {old}, w)", "i = j"]
         if field.kind == "string":
             return [*_LENGTH, store % "b[i:j].decode()", "i = j"]
         if field.kind == "bytes":
@@ -200,10 +221,10 @@ class _Decoders(Functions):
     def _entry(self, key: Field, value: Field) -> str:
         """The name of the function that reads an entry of a map."""
         name = f"entry_{self.constant(value, 'M')}"
-        lines = [f"def {name}(b, i, e, z):", " if z < 0: too_deep()", f" f_key = {self._default(key)}"]
+        lines = [f"def {name}(b, i, e, z, w):", " if z < 0: too_deep()", f" f_key = {self._default(key)}"]
         if value.kind == "message":  # an entry without a value has an empty one
             lines += [" f_value = None", *self._loop([key, value])]
-            lines += [f" if f_value is None: f_value = {self._message(value)}(b, e, e, z - 1, None)"]
+            lines += [f" if f_value is None: f_value = {self._message(value)}(b, e, e, z - 1, None, w)"]
         else:
             lines += [f" f_value = {self._default(value)}", *self._loop([key, value])]
         self.compile(Message, name, [*lines, " return f_key, f_value"])
@@ -213,11 +234,13 @@ class _Decoders(Functions):
 def _duration(function: Callable[..., Any]) -> Callable[..., timedelta]:
     """From the function of google.protobuf.Duration the one that gives a timedelta."""
 
-    def duration(b: bytes, i: int, e: int, z: int, m: timedelta | None) -> timedelta:
-        parts = function(b, i, i, z, None)
+    def duration(  # noqa: PLR0913, PLR0917 - called as the compiled functions are
+        b: bytes, i: int, e: int, z: int, m: timedelta | None, w: Iterator[None]
+    ) -> timedelta:
+        parts = function(b, i, i, z, None, w)
         if m is not None:
             parts.seconds, parts.nanos = seconds_and_nanos(m)
-        function(b, i, e, z, parts)
+        function(b, i, e, z, parts, w)
         # Towards zero: a timedelta has no nanoseconds.
         micros = abs(parts.nanos) // 1000
         return timedelta(seconds=parts.seconds, microseconds=micros if parts.nanos >= 0 else -micros)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
+
+_ENDLESS = repeat(None)
+
 MASK_64 = (1 << 64) - 1
 
 # The varints of one byte; most lengths and values are among them.
@@ -57,12 +62,12 @@ def _read_on(data: bytes, at: int, first: int, limit: int) -> tuple[int, int]:
     raise ValueError("a varint of too many bytes")
 
 
-def skip(data: bytes, at: int, tag: int, depth: int) -> int:
-    """Pass over a field whose tag was read: where the next one starts.
+def skip(data: bytes, at: int, tag: int, depth: int, work: Iterator[None] = _ENDLESS) -> int:
+    """Pass over a field whose tag was read: where the next one starts. Each field in a group takes one from `work`.
 
     Raises:
         IndexError: the data end in it.
-        ValueError: no field can have such a tag, or groups are nested deeper than depth.
+        ValueError: no field can have such a tag, groups are nested deeper than depth, or there is no work left.
     """
     wire = tag & 7
     if not 7 < tag < 1 << 32:
@@ -78,16 +83,17 @@ def skip(data: bytes, at: int, tag: int, depth: int) -> int:
     if wire == 5:
         return at + 4
     if wire == 3 and depth:
-        return _skip_group(data, at, tag, depth - 1)
+        return _skip_group(data, at, tag, depth - 1, work)
     raise ValueError(f"tag {tag}")
 
 
-def _skip_group(data: bytes, at: int, start: int, depth: int) -> int:
-    while True:
+def _skip_group(data: bytes, at: int, start: int, depth: int, work: Iterator[None]) -> int:
+    for _ in work:
         tag, at = read(data, at)
         if tag == start + 1:  # the same field number, wire type "end of group"
             return at
-        at = skip(data, at, tag, depth)
+        at = skip(data, at, tag, depth, work)
+    raise ValueError("too many fields")
 
 
 def read(data: bytes, at: int) -> tuple[int, int]:
