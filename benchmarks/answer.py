@@ -193,6 +193,7 @@ async def _edited(children: Children, folder: Path, held: int, upstream: int) ->
     file.write_text(fleet.text([isvc]))
     (source / "edge-others.yaml").write_text(fleet.text(others))
     command = ["serve", "--source", str(source), "--xds-address", f"{HOST}:{xds}", "--admin-address", f"{HOST}:{admin}"]
+    command.append("--no-last-good")
     server = children.start(f"xdserve-{held}", [sys.executable, "-m", "xdserve", *command])
     await until(lambda: _is_ready(server, admin), "xdserve to be ready", 120.0, every=0.1)
     config = bootstrap.render(GATEWAY, xds_address=f"{HOST}:{xds}", admin_address=f"{HOST}:{envoy_admin}")

@@ -222,10 +222,13 @@ class Server:
         known = self._gateways.get(gateway)
         return known.scope if known else None
 
-    def changed_scopes(self) -> list[tuple[str, Scope]]:
-        """The gateways of which something was published or said since this was asked last, for what remembers them."""
+    def changed_scopes(self) -> dict[str, Scope | None]:
+        """The gateways of which something was published or said since this was asked last; None for one that is gone.
+
+        For what remembers them.
+        """
         changed, self._changed = self._changed, set()
-        return [(name, known.scope) for name in changed if (known := self._gateways.get(name))]
+        return {name: self.scope(name) for name in changed}
 
     @contextmanager
     def _watched(self, gateway: Gateway) -> Iterator[None]:

@@ -28,7 +28,7 @@ class Serve:
         self.objects.mkdir()
         self.xds, self.admin = free_ports(2)
         self.child = None
-        self._flags = flags
+        self._flags = ("--state-directory", str(folder / "state"), "--drain", "0.5", *flags)
         self._children = Children(folder)
         self._starts = 0
 

@@ -46,6 +46,7 @@ class Server:
     def start(cls, children: Children, source: Path, xds: str, admin: str) -> Server:
         """Start it; it is not waited for."""
         flags = ["serve", "--source", str(source), "--xds-address", xds, "--admin-address", admin]
+        flags += ["--no-last-good", "--drain", "0.5"]
         command = [sys.executable, "-m", "xdserve", *flags]
         return cls(children, command, admin, _started(children, command))
 
