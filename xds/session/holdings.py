@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import KeysView
 
 Uses = frozenset[str] | None
@@ -20,7 +19,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self._versions: dict[str, dict[str, Uses]] = {}
-        self._users: Counter[str] = Counter()
+        self._users: dict[str, int] = {}
         self._unknown = 0
 
     def __contains__(self, name: object) -> bool:
@@ -65,9 +64,9 @@ class Holdings:
             self._unknown += by
             return
         for target in uses:
-            self._users[target] += by
-            if not self._users[target]:
-                del self._users[target]
+            count = self._users.pop(target, 0) + by
+            if count:
+                self._users[target] = count
 
 
 def _uses(versions: dict[str, Uses], target: str) -> bool:

@@ -113,7 +113,7 @@ class Session:
         """In the state of the world, names come in place of those before: with each ACK come all of them once more."""
         if self.variant is Variant.SOTW or len(sub.names) + len(asked.names) <= MOST_NAMES:
             return
-        if len(sub.names.difference(asked.dropped).union(asked.names)) > MOST_NAMES:
+        if len(sub.names - set(asked.dropped) | set(asked.names)) > MOST_NAMES:
             raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MOST_NAMES} names of a type on one stream")
 
     def _substream(self, type_: ResourceType) -> SubStream:
@@ -329,7 +329,8 @@ class Session:
         for cluster in put:
             endpoints.mark(cluster.name, force=True)
         if endpoints.state is State.UNASKED:
-            endpoints.forced.difference_update(gone)
+            for name in gone:
+                endpoints.settle(name)
 
     # -- Questions ---------------------------------------------------------------------------------------------
 

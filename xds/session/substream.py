@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from xds.types import ResourceType
 from xds.wire.resource import Resource, delta_response
 
 WILDCARD = "*"
+_NONE: frozenset[str] = frozenset()
 ABSENT = ""
 """The version of a name that the client was told does not exist."""
 
@@ -58,12 +60,12 @@ class SubStream:
         self.type = type_
         self.state = State.UNASKED
         self.wildcard = False
-        self.names: set[str] = set()
+        self.names: AbstractSet[str] = _NONE
         self.sent: dict[str, str] = {}
         self.acknowledged: dict[str, str] = {}
         self.holdings = Holdings()
-        self.dirty: set[str] = set()
-        self.forced: set[str] = set()
+        self.dirty: AbstractSet[str] = _NONE
+        self.forced: AbstractSet[str] = _NONE
         """Names to be answered even if nothing changed."""
         self.coalesced = 0
         """Changes since the last response that came while an earlier one of the same name was still to be sent."""
@@ -131,11 +133,11 @@ class SubStream:
         an earlier stream count for the names asked for: those are not sent again.
         """
         names = ask.names or ([WILDCARD] if self.type.wildcard else [])
-        self.names = set(names) - {WILDCARD}
+        self.names = (set(names) - {WILDCARD}) or _NONE
         if WILDCARD in names:
             self._ask_all(scope)
-        self.dirty |= self.names
-        self.forced = {name for name in self.forced if self.wants(name)}
+        self.dirty = {*self.dirty, *self.names} or _NONE
+        self.forced = {name for name in self.forced if self.wants(name)} or _NONE
         for name, version in ask.initial.items():
             if self.wants(name):
                 self._resume(name, version, scope.get(self.type, name))
@@ -147,7 +149,7 @@ class SubStream:
             self.sent[name] = version
         known = current is not None and current.version == version
         self.holdings.add(name, version, current.uses if current and known else None)
-        self.dirty.add(name)
+        self.dirty = _with(self.dirty, name)
 
     def honour(self, ask: Ask, scope: Scope, *, again: bool = False) -> None:  # noqa: ARG002 - only the state of the world repeats
         """Take a request's subscription changes: first what is let go, then what is asked for."""
@@ -160,21 +162,21 @@ class SubStream:
                 self._ask(name)
 
     def _ask(self, name: str) -> None:
-        self.names.add(name)
+        self.names = _with(self.names, name)
         self.mark(name, force=True)
 
     def _ask_all(self, scope: Scope) -> None:
         names = scope.names(self.type)
         if self.wildcard:
-            self.forced.update(names)
+            self.forced = {*self.forced, *names} or _NONE
         self.wildcard = self.owed = True
-        self.dirty.update(names)
+        self.dirty = {*self.dirty, *names} or _NONE
 
     def _let_go(self, name: str) -> None:
         if name == WILDCARD:
             self._let_go_all()
         elif name in self.names:
-            self.names.discard(name)
+            self.names = _without(self.names, name)
             if self.wildcard:
                 self.mark(name, force=True)
             else:
@@ -190,8 +192,7 @@ class SubStream:
             self.sent.pop(name, None)
             self.acknowledged.pop(name, None)
             self.holdings.drop(name)
-            self.dirty.discard(name)
-            self.forced.discard(name)
+            self.settle(name)
             for flight in self.flights:
                 flight.drop(name)
 
@@ -200,14 +201,14 @@ class SubStream:
     def mark(self, name: str, *, force: bool = False) -> None:
         """Look at the name before the next response; with `force`, answer it even if nothing changed."""
         if force and (self.state is State.UNASKED or self.wants(name)):
-            self.forced.add(name)
+            self.forced = _with(self.forced, name)
         if self.wants(name):
-            self.dirty.add(name)
+            self.dirty = _with(self.dirty, name)
 
     def settle(self, name: str) -> None:
         """Nothing is to be sent for the name."""
-        self.dirty.discard(name)
-        self.forced.discard(name)
+        self.dirty = _without(self.dirty, name)
+        self.forced = _without(self.forced, name)
 
     def due(self, name: str, version: str) -> bool:
         """Whether the version is to be sent: the client was sent another one, or asks for it once more."""
@@ -276,3 +277,20 @@ class SubStream:
             if flight.nonce == nonce:
                 return self.flights.pop(index)
         raise LocalError(f"{self.type.short}: an answer without a response in flight")
+
+
+# Most sets of most streams are empty most of the time: 200 bytes each, of which there would be a dozen a stream. A set
+# is either a set of its own, or the one that nobody may change.
+
+
+def _with(names: AbstractSet[str], name: str) -> AbstractSet[str]:
+    if isinstance(names, set):
+        names.add(name)
+        return names
+    return {*names, name}
+
+
+def _without(names: AbstractSet[str], name: str) -> AbstractSet[str]:
+    if isinstance(names, set):
+        names.discard(name)
+    return names or _NONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import blake2b
 
 from xds.api.envoy.config.core.v3 import ControlPlane
@@ -73,10 +74,9 @@ def empty_assignment(cluster: str) -> Resource:
 
 def response(kind: ResourceType, nonce: str, resources: Iterable[Resource], version: str, control_plane: str) -> bytes:
     """An encoded DiscoveryResponse of the state of the world: the frames without what only delta has."""
-    rest = DiscoveryResponse(
-        version_info=version, type_url=kind, nonce=nonce, control_plane=ControlPlane(identifier=control_plane)
-    )
-    return b"".join([*(made.bare for made in resources), encode(rest)])
+    said = b"\n" + delimited(version.encode()) + b"*" + delimited(nonce.encode())
+    rest = _rest(DiscoveryResponse, kind, control_plane)
+    return b"".join([*(made.bare for made in resources), rest, said])
 
 
 def version_of(resources: Iterable[Resource]) -> str:
@@ -89,10 +89,13 @@ def delta_response(
     kind: ResourceType, nonce: str, resources: Iterable[Resource], removed: Iterable[str], control_plane: str
 ) -> bytes:
     """An encoded DeltaDiscoveryResponse: the frames as they are, and what is around them."""
-    rest = DeltaDiscoveryResponse(
-        type_url=kind,
-        nonce=nonce,
-        removed_resources=list(removed),
-        control_plane=ControlPlane(identifier=control_plane),
-    )
-    return b"".join([*(made.frame for made in resources), encode(rest)])
+    said = b"*" + delimited(nonce.encode())
+    gone = [b"2" + delimited(name.encode()) for name in removed]
+    rest = _rest(DeltaDiscoveryResponse, kind, control_plane)
+    return b"".join([*(made.frame for made in resources), rest, said, *gone])
+
+
+@cache
+def _rest(cls: type[DiscoveryResponse | DeltaDiscoveryResponse], kind: ResourceType, control_plane: str) -> bytes:
+    """What all responses of a type have in common; fields may come in any order."""
+    return encode(cls(type_url=kind, control_plane=ControlPlane(identifier=control_plane)))
