@@ -31,7 +31,7 @@ from xdserve.pipeline import Pipeline
 from xdserve.rejections import Rejections
 from xdserve.series import GatewaySeries
 from xdserve.settings import Settings
-from xdserve.sources import Change
+from xdserve.sources import Change, SourceError
 from xdserve.sources.directory import DirectorySource, SourceUnavailable
 from xdserve.state import ProgramState
 
@@ -52,6 +52,11 @@ def options_of(settings: Settings) -> Options:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _entry(error: SourceError) -> Entry:
+    place = Place(error.source.file, error.source.document)
+    return Entry(place, error.object, error.field, error.reason, error.message)
 
 
 async def serve(settings: Settings) -> int:
@@ -177,16 +182,9 @@ class Program:
         before = self._pipeline.counts.edits
         self._pipeline.apply(changes)
         self._metrics.edits.inc(self._pipeline.counts.edits - before)
-        self._ledger.say(SOURCE_ERRORS, self._source_errors())
+        for path, errors in self._source.renewed():
+            self._ledger.say((SOURCE_ERRORS, path), map(_entry, errors))
         self._work.set()
-
-    def _source_errors(self) -> list[Entry]:
-        return [
-            Entry(
-                Place(error.source.file, error.source.document), error.object, error.field, error.reason, error.message
-            )
-            for error in self._source.errors()
-        ]
 
     async def _plan(self) -> None:
         """Plan without delay when idle; what comes while planning is a set, so that it coalesces."""

@@ -63,6 +63,10 @@ class DirectorySource:
         """All that is wrong now."""
         return [*([self._lost] if self._lost else []), *self._files.errors()]
 
+    def renewed(self) -> list[tuple[str, tuple[SourceError, ...]]]:
+        """The files with which something else is wrong than when this was asked last; `.` is the directory itself."""
+        return [(".", (self._lost,) if self._lost else ()), *self._files.renewed()]
+
     def source(self, ref: Ref) -> Source | None:
         """Where an object is written now."""
         return self._files.source(ref)

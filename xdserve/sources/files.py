@@ -109,6 +109,7 @@ class Files:
         self._readings: dict[str, Reading] = {}
         self._claimants: dict[Ref, list[str]] = {}  # the paths that claim an object, the one that has it first
         self._errors: dict[str, tuple[SourceError, ...]] = {}  # by path; only those that have any
+        self._renewed: set[str] = set()
 
     def update(self, path: str, content: bytes | None) -> Update:
         """A file has a new text, or (None) is gone."""
@@ -143,6 +144,11 @@ class Files:
     def errors(self) -> list[SourceError]:
         """All that is wrong now, by path."""
         return [error for path in sorted(self._errors) for error in self._errors[path]]
+
+    def renewed(self) -> list[tuple[str, tuple[SourceError, ...]]]:
+        """The files with which something else is wrong than when this was asked last, and what it is now."""
+        renewed, self._renewed = self._renewed, set()
+        return [(path, self._errors.get(path, ())) for path in sorted(renewed)]
 
     def source(self, ref: Ref) -> Source | None:
         """Where an object is written now."""
@@ -193,7 +199,9 @@ class Files:
             has = tuple(self._errors_of(path))
             if has:
                 self._errors[path] = has
-            changed |= has != had
+            if has != had:
+                changed = True
+                self._renewed.add(path)
         return changed
 
     def _errors_of(self, path: str) -> Iterator[SourceError]:

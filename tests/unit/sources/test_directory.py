@@ -60,12 +60,15 @@ class Watched:
         self.root = root
         self.feed = Recorder()
         self.known: list[SourceError] = []
+        self.by_file: dict[str, tuple[SourceError, ...]] = {}  # put together from what is told to be renewed
         self.told: list[SourceError] = []  # each error once, when it is new
         self.source = DirectorySource(root, self)
 
     def apply(self, changes: Sequence[Change]) -> None:
         self.feed.apply(changes)
         now = self.source.errors()
+        self.by_file.update(self.source.renewed())
+        assert sorted(error for errors in self.by_file.values() for error in errors) == sorted(now)
         self.told += [error for error in now if error not in self.known]
         self.known = now
 
