@@ -11,7 +11,8 @@ import grpc.aio
 
 from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
-from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest
+from xds.api.google.rpc import Status
 from xds.server import Server
 from xds.services import DELTA_ADS
 from xds.types import ResourceType
@@ -31,6 +32,7 @@ class Record:
     events: list = field(default_factory=list)
     responses: list = field(default_factory=list)
     refusals: Counter = field(default_factory=Counter)
+    words: list = field(default_factory=list)
     rejected: dict = field(default_factory=dict)
 
     def opened(self, stream):
@@ -50,15 +52,16 @@ class Record:
 
     def refused(self, peer, status, message):
         self.refusals[status] += 1
+        self.words.append(message)
 
 
 class Client:
     """One stream, by hand."""
 
-    def __init__(self, channel):
-        self.call = channel.stream_stream(DELTA_ADS)()
+    def __init__(self, channel, path=DELTA_ADS, *, metadata=()):
+        self.call = channel.stream_stream(path)(metadata=metadata)
 
-    async def say(self, type_, subscribe=(), *, gateway=None, nonce="", initial=None, node_id="envoy"):
+    async def say(self, type_, subscribe=(), *, gateway=None, nonce="", initial=None, node_id="envoy", error=None):
         await self.raw(
             encode(
                 DeltaDiscoveryRequest(
@@ -69,6 +72,7 @@ class Client:
                     resource_names_subscribe=list(subscribe),
                     response_nonce=nonce,
                     initial_resource_versions=dict(initial or {}),
+                    error_detail=None if error is None else Status(code=13, message=error),
                 )
             )
         )
@@ -78,10 +82,34 @@ class Client:
             await self.call.write(data)
 
     async def get(self):
+        return await self.got(DeltaDiscoveryResponse)
+
+    async def sotw(self, type_, names=(), *, gateway=None, nonce="", version="", node_id="envoy"):
+        """A request of the state of the world."""
+        node = Node(id=node_id, cluster=gateway) if gateway is not None else None
+        await self.raw(
+            encode(
+                DiscoveryRequest(
+                    node=node,
+                    type_url=type_,
+                    resource_names=list(names),
+                    response_nonce=nonce,
+                    version_info=version,
+                )
+            )
+        )
+
+    async def got(self, kind):
+        """A response of that kind."""
         async with asyncio.timeout(DEADLINE):
             data = await self.call.read()
         assert data is not grpc.aio.EOF, "the stream ended"
-        return decode(DeltaDiscoveryResponse, data)
+        return decode(kind, data)
+
+    async def got_something(self):
+        """Whether the stream goes on, and not for want of an answer."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.call.read() is not grpc.aio.EOF
 
     async def ack(self, response):
         await self.say(response.type_url, nonce=response.nonce)
@@ -118,8 +146,16 @@ class Rig:
         self.channels.append(channel)
         return channel
 
-    def client(self):
-        return Client(self.channel())
+    def secure(self, authority, pair, path=DELTA_ADS):
+        """A client with a certificate."""
+        credentials = grpc.ssl_channel_credentials(authority.certificate, pair.key, pair.certificate)
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        channel = grpc.aio.secure_channel(f"localhost:{self.port}", credentials, options=options)
+        self.channels.append(channel)
+        return Client(channel, path)
+
+    def client(self, path=DELTA_ADS, *, metadata=()):
+        return Client(self.channel(), path, metadata=metadata)
 
     async def connected(self, gateway=GATEWAY):
         """A client that has acknowledged its clusters."""
