@@ -281,8 +281,12 @@ class Scope:
         self._dirty.add(key)
 
     def suspect(self, type_: ResourceType, names: Iterable[str]) -> None:
-        """One of these was refused, and nobody knows which: each is to travel alone until it is known."""
-        self._suspects.setdefault(type_, set()).update(names)
+        """One of these was refused, and nobody knows which: each is to travel alone until it is known.
+
+        Names that are not wanted any more are passed over: nothing would ever clear them.
+        """
+        if found := self._wanted[type_].keys() & names:
+            self._suspects.setdefault(type_, set()).update(found)
 
     def suspects(self, type_: ResourceType) -> Collection[str]:
         """The names that are to travel alone."""

@@ -136,3 +136,14 @@ def test_a_name_that_another_server_gave_no_version_is_still_removed(gateway):
 
 def decode_delta(frame):
     return decode(DeltaDiscoveryResponse, frame)
+
+
+def test_a_refusal_of_names_that_are_gone_suspects_nobody_for_ever(gateway):
+    session = gateway.connect(1, node_id="envoy")
+    gateway.receive(1, delta(), 0)
+    (response,) = session.respond(0)
+    gateway.publish([], [(CLUSTER, "a")])
+    gateway.receive(1, delta(response_nonce=response.nonce, error_detail=Status(code=13, message="no")), 0)
+    assert gateway.scope.suspects(CLUSTER) == {"b"}
+    gateway.publish([], [(CLUSTER, "b")])
+    assert not gateway.scope.suspects(CLUSTER)
