@@ -137,7 +137,8 @@ class Gateway:
 
     def _refused(self, member: Member, event: Rejected) -> None:
         type_ = event.type
-        found = blame(event.versions, event.message, partial(self.scope.has_been_good, type_))
+        is_good = partial(self.scope.has_been_good, type_)
+        found = blame(event.versions, event.message, is_good, partial=event.partial)
         for name in found.culprits:
             refusal = Refusal(version=event.versions[name], code=event.code, message=event.message, node=member.node_id)
             self._tell(self.scope.refuse(type_, name, refusal))

@@ -106,7 +106,8 @@ class Scope:
         type_, name = key
         gone = self._wanted[type_].pop(name)
         if self._retired.pins(key):
-            self._retired.keep(key, next(self._fit_versions(key, gone), gone))
+            good = self._good[type_].get(name, ())
+            self._retired.keep(key, next((found for found in good if self._fit(key, found)), gone))
         else:
             self._forget(key)
         if type_ is ResourceType.ROUTE:
@@ -181,7 +182,7 @@ class Scope:
         withheld = set(self._withheld)
         for key in [key for key in before if key[0] is not ResourceType.ROUTE]:
             self._decide(key, before)
-        if withheld != self._withheld:
+        if withheld != self._withheld or any(self._retired.get(key) for key in before):
             routes = [(ResourceType.ROUTE, name) for name in self._wanted[ResourceType.ROUTE]]
         for key in routes:
             self._decide(key, before)
@@ -212,12 +213,18 @@ class Scope:
         return not refused and resource.uses.isdisjoint(self._withheld)
 
     def _has_cluster(self, name: str) -> bool:
-        key = (ResourceType.CLUSTER, name)
-        return name in self._wanted[ResourceType.CLUSTER] or self._retired.get(key) is not None
+        wanted = name in self._wanted[ResourceType.CLUSTER]
+        return wanted or self._kept((ResourceType.CLUSTER, name)) is not None
 
     def _retired_one(self, key: Key) -> Resource | None:
         served = (self.get(ResourceType.ROUTE, route) for route in self._retired.users(key[1]))
-        return self._retired.get(key) if any(route and key[1] in route.uses for route in served) else None
+        return self._kept(key) if any(route and key[1] in route.uses for route in served) else None
+
+    def _kept(self, key: Key) -> Resource | None:
+        """What there is to serve of a retired name."""
+        kept = self._retired.get(key)
+        versions = (kept, *self._good[key[0]].get(key[1], ())) if kept else ()
+        return next((found for found in versions if self._fit(key, found)), None)
 
     # -- What Envoys say ---------------------------------------------------------------------------------------
 
@@ -256,14 +263,14 @@ class Scope:
     def refuse(self, type_: ResourceType, name: str, refusal: Refusal) -> Changes:
         """An Envoy will not have a version; says what is served otherwise now.
 
-        Nothing happens if the version is neither wanted nor a good one: what it says is out of date. What the first
-        Envoy says of a version stays, though others say the same.
+        Nothing happens if the version is neither wanted nor good nor retired: what it says is out of date. What the
+        first Envoy says of a version stays, though others say the same.
         """
         key = (type_, name)
-        wanted = self._wanted[type_].get(name)
-        known = {found.version for found in self._good[type_].get(name, ())} | ({wanted.version} if wanted else set())
+        known = (self._wanted[type_].get(name), self._retired.get(key), *self._good[type_].get(name, ()))
+        current = any(found is not None and found.version == refusal.version for found in known)
         earlier = self._refused.get(key, {}).get(refusal.version)
-        if refusal.version not in known or (earlier is not None and earlier.cause is Cause.REFUSED):
+        if not current or (earlier is not None and earlier.cause is Cause.REFUSED):
             return {}
         before = {key: self._version(key)}
         refused = self._refused.setdefault(key, {})

@@ -168,7 +168,8 @@ def test_rule_6_an_unchanged_reconnect_gets_no_resource():
 
 def test_rule_6_versions_are_of_the_content():
     """Versions are content hashes, equal across replicas and restarts."""
-    assert make(CLUSTER, "a", 1).version == make(CLUSTER, "b", 1).version != make(CLUSTER, "a", 2).version
+    assert make(CLUSTER, "a", 1).version == make(CLUSTER, "a", 1).version != make(CLUSTER, "a", 2).version
+    assert resource(CLUSTER, "a", b"content").version == resource(CLUSTER, "b", b"content").version
 
 
 def test_rule_7_nonces_are_unique_on_a_stream():

@@ -1,60 +1,67 @@
-"""A model of what a stock Envoy does with delta ADS, without I/O: requests in its outbox, responses in by `receive`.
+"""A model of what a stock Envoy does with what an ADS stream brings, without I/O; how it talks is for the variants.
 
 It warms a cluster when it has the cluster's assignment (and its health checks passed), holds back what it has to
 say about clusters until all are warm, and keeps what it has when its stream breaks. It fails at once when a response
 breaks the protocol, or when a route leads to a cluster that is missing or was never warm.
-
-The bodies of the resources are not Envoy's messages but `Body` as JSON.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from tests.support.model_bodies import CLUSTER, ENDPOINT, LISTENER, ROUTE, Body, Held, make
 from xds.api.envoy.config.core.v3 import Node
-from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from xds.api.google.rpc import Status
+from xds.session import Request, Variant
 from xds.types import ResourceType
-from xds.wire import Resource, decode, encode, resource
+from xds.wire import encode
 
-CLUSTER, ENDPOINT = ResourceType.CLUSTER, ResourceType.ENDPOINT
-LISTENER, ROUTE = ResourceType.LISTENER, ResourceType.ROUTE
+__all__ = ["CLUSTER", "ENDPOINT", "LISTENER", "ROUTE", "Body", "Held", "ModelEnvoy", "Refused", "Said", "make"]
 
 
 @dataclass(frozen=True)
-class Body:
-    """Content of a resource: a revision, the names it uses (routes: clusters; listeners: routes), and its fault.
+class Refused:
+    """What an Envoy refuses of a response: the words, and the versions that they condemn."""
 
-    `bad`: "" for good; "alone" is refused while the rest of its response is taken; "all" spoils the whole response.
-    """
-
-    rev: int = 0
-    uses: tuple[str, ...] = ()
-    bad: str = ""
-
-
-def make(type_: ResourceType, name: str, rev: int = 0, uses: Iterable[str] = (), bad: str = "") -> Resource:
-    """A resource with such a body; a route's uses are told to the server too."""
-    body = Body(rev, tuple(uses), bad)
-    told = frozenset(body.uses) if type_ is ROUTE else frozenset()
-    return resource(type_, name, json.dumps(asdict(body)).encode(), uses=told)
+    type: ResourceType
+    nonce: str
+    words: str
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Versions by name, as the words have it; without any, one of `among` it was."""
+    among: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
+    """Whether nothing of the response is taken."""
 
 
-@dataclass
-class Held:
-    version: str
-    body: Body
+@dataclass(frozen=True)
+class Said:
+    """A request on its way, and what it refuses."""
+
+    frame: bytes
+    refused: Refused | None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A response as the client reads it."""
+
+    type: ResourceType
+    nonce: str
+    held: Mapping[str, Held]
+    removed: list[str]
+    version: str = ""
 
 
 @dataclass
 class ModelEnvoy:
+    node_id: str = "envoy"
     gateway: str = "models/iris"
     slow: bool = False
     """Whether health checks take until `finish_warming`."""
-    outbox: list[bytes] = field(default_factory=list)
+    stuck: set[str] = field(default_factory=set)
+    """Clusters whose health checks never pass."""
+    outbox: list[Said] = field(default_factory=list)
     held: dict[ResourceType, dict[str, Held]] = field(default_factory=lambda: {t: {} for t in ResourceType})
     active: set[str] = field(default_factory=set)
     """Clusters that were warm once; a changed one serves in its old version until the new one is warm."""
@@ -62,28 +69,56 @@ class ModelEnvoy:
     subscribed: dict[ResourceType, set[str]] = field(default_factory=lambda: {t: set() for t in ResourceType})
     awaited: set[tuple[ResourceType, str]] = field(default_factory=set)
     """Names asked for that no response has mentioned since."""
-    asks: Counter[tuple[ResourceType, str]] = field(default_factory=Counter)
-    """How often a name was asked for, on this stream; each may bring a refused version once more."""
-    refused: dict[tuple[ResourceType, str], set[str]] = field(default_factory=dict)
-    """Versions in responses that were refused on this stream."""
+    refused: dict[tuple[ResourceType, str], dict[str, Body]] = field(default_factory=dict)
+    """Versions that were refused on this stream."""
+    refusals: Counter[tuple[ResourceType, str, str]] = field(default_factory=Counter)
+    """How often a version was refused."""
     resources_received: int = 0
     ready: bool = False
     """Whether the clusters were warm once: listeners are asked for only then."""
-    _withheld: list[DeltaDiscoveryRequest] = field(default_factory=list)
+    impatient: bool = False
+    """Whether the server may have given up waiting for this Envoy's request for clusters."""
+    fresh: set[tuple[ResourceType, str]] = field(default_factory=set)
+    """What came on this stream."""
+    _before: dict[str, Held | None] = field(default_factory=dict)
+    """What warming clusters replace."""
     _asked: set[ResourceType] = field(default_factory=set)
     _introduced: bool = False
+
+    variant = Variant.DELTA
+
+    # -- What the variants say ---------------------------------------------------------------------------------
+
+    def _open(self, type_: ResourceType) -> None:
+        """Ask for the type for the first time on the stream."""
+        raise NotImplementedError
+
+    def _ask(self, type_: ResourceType, *, names: Iterable[str] = (), dropped: Iterable[str] = ()) -> None:
+        """Say that the subscription is another; with neither names, that the same is wanted once more."""
+        raise NotImplementedError
+
+    def _answer(self, offer: Offer, refused: Refused | None) -> None:
+        """Send ACK or NACK, or keep it until all clusters are warm."""
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        """Send what was held back, if nothing warms any more."""
+        raise NotImplementedError
+
+    def _read(self, frame: bytes) -> Offer:
+        raise NotImplementedError
 
     # -- Streams -----------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Open a new stream; what was on the way on the old one is lost."""
         self.outbox.clear()
-        self._withheld.clear()
         self._asked.clear()
         self.awaited.clear()
-        self.asks.clear()
         self.refused.clear()
+        self.fresh.clear()
         self._introduced = False
+        self.impatient = False
         self.resources_received = 0
         self._open(CLUSTER)
         for type_ in (ENDPOINT, LISTENER, ROUTE):
@@ -94,42 +129,23 @@ class ModelEnvoy:
         """Whether the first request for clusters is held back by warming."""
         return CLUSTER not in self._asked
 
-    def _open(self, type_: ResourceType) -> None:
-        versions = {name: held.version for name, held in self.held[type_].items()}
-        names = sorted(self.subscribed[type_])
-        if type_ is CLUSTER and names:
-            names.append("*")
-        self._send(type_, resource_names_subscribe=names, initial_resource_versions=versions)
-
-    def _send(self, type_: ResourceType, **fields) -> None:
-        request = DeltaDiscoveryRequest(type_url=type_, **fields)
-        if type_ is CLUSTER and self.warming:
-            self._withheld.append(request)
-        else:
-            self._emit(type_, request)
-
-    def _emit(self, type_: ResourceType, request: DeltaDiscoveryRequest) -> None:
+    def _emit(self, type_: ResourceType, request: Request, refused: Refused | None = None) -> None:
         self._asked.add(type_)
         if not self._introduced:
             self._introduced = True
-            request.node = Node(id="envoy", cluster=self.gateway)
-        self.outbox.append(encode(request))
+            request.node = Node(id=self.node_id, cluster=self.gateway)
+        self.outbox.append(Said(encode(request), refused))
 
     # -- Subscriptions -----------------------------------------------------------------------------------------
 
-    def subscribe(self, type_: ResourceType, names: Iterable[str], *, nonce: str = "") -> None:
+    def subscribe(self, type_: ResourceType, names: Iterable[str]) -> None:
         names = sorted(names)
         self.subscribed[type_].update(names)
-        self._await(type_, names)
+        self.awaited.update((type_, name) for name in names)
         if type_ not in self._asked and type_ is not CLUSTER:
             self._open(type_)
         elif names:
-            self._send(type_, resource_names_subscribe=names, response_nonce=nonce)
-
-    def _await(self, type_: ResourceType, names: Iterable[str]) -> None:
-        for name in names:
-            self.awaited.add((type_, name))
-            self.asks[type_, name] += 1
+            self._ask(type_, names=names)
 
     def unsubscribe(self, type_: ResourceType, names: Iterable[str]) -> None:
         names = sorted(set(names) & self.subscribed[type_])
@@ -138,84 +154,84 @@ class ModelEnvoy:
         self.subscribed[type_].difference_update(names)
         if type_ is CLUSTER:
             # Beside the wildcard: whether the name stays is for the server to say.
-            self._await(type_, names)
+            self.awaited.update((type_, name) for name in names)
         else:
             self.awaited.difference_update((type_, name) for name in names)
             for name in names:
                 self.held[type_].pop(name, None)
-        self._send(type_, resource_names_unsubscribe=names)
+        self._ask(type_, dropped=names)
 
     # -- Responses ---------------------------------------------------------------------------------------------
 
     def receive(self, frame: bytes) -> None:
         """Take one response and answer it."""
-        response = decode(DeltaDiscoveryResponse, frame)
-        type_ = ResourceType(response.type_url)
-        names = [entry.name for entry in response.resources]
-        mentioned = names + list(response.removed_resources)
-        assert len(set(mentioned)) == len(mentioned), f"a name twice: {mentioned}"
-        assert response.nonce
-        self.resources_received += len(names)
-        self._resent(type_, response)
+        offer = self._read(frame)
+        type_, mentioned = offer.type, [*offer.held, *offer.removed]
+        assert offer.nonce
+        self.resources_received += len(offer.held)
         self.awaited.difference_update((type_, name) for name in mentioned)
-        taken, error = self._judge(type_, response)
-        for name in taken:
-            self._take(type_, name, taken[name])
-        for name in response.removed_resources if error != "all" else ():
+        taken, refused = self._judge(offer)
+        for name, held in taken.items():
+            self._take(type_, name, held)
+        for name in offer.removed if not (refused and refused.whole) else ():
             self._lose(type_, name)
         if type_ is ENDPOINT:
-            self._warmed(mentioned, "assignment")
+            self._assigned(mentioned)
         self._subscribe_to_what_is_used()
-        self._send(
-            type_,
-            response_nonce=response.nonce,
-            error_detail=Status(code=13, message=f"refused: {error}") if error else None,
-        )
+        self._answer(offer, refused)
         self._flush()
         self.check()
 
-    def _resent(self, type_: ResourceType, response: DeltaDiscoveryResponse) -> None:
-        """What was refused comes again only if it was asked for, or as the assignment of a changed cluster."""
-        for entry in response.resources:
-            again = entry.version in self.refused.get((type_, entry.name), ())
-            if again and type_ is not ENDPOINT:
-                self.asks[type_, entry.name] -= 1
-                assert self.asks[type_, entry.name] >= 0, f"{entry.name} was refused and came again"
+    def _judge(self, offer: Offer) -> tuple[Mapping[str, Held], Refused | None]:
+        """What of the response is taken, and the refusal of the rest."""
+        faults = {name: held.body.fault(self.node_id) if held.body else "" for name, held in offer.held.items()}
+        spoilt = [name for name, fault in faults.items() if fault == "all"]
+        bad = spoilt[:1] or [name for name, fault in faults.items() if fault]
+        if not bad:
+            return offer.held, None
+        refused = self._refusal(offer, bad, whole=bool(spoilt))
+        return {n: held for n, held in offer.held.items() if not spoilt and faults[n] in {"", "late"}}, refused
 
-    def _judge(self, type_: ResourceType, response: DeltaDiscoveryResponse) -> tuple[dict[str, Held], str]:
-        offered = {
-            entry.name: Held(entry.version, _body(entry.resource.value if entry.resource else b""))
-            for entry in response.resources
-        }
-        faults = {held.body.bad for held in offered.values()} - {""}
-        if not faults:
-            return offered, ""
-        for name, held in offered.items():
-            self.refused.setdefault((type_, name), set()).add(held.version)
-        if "all" in faults:
-            return {}, "all"
-        return {name: held for name, held in offered.items() if not held.body.bad}, "alone"
+    def _refusal(self, offer: Offer, bad: Iterable[str], *, whole: bool) -> Refused:
+        culprits = {name: offer.held[name] for name in bad}
+        for name, held in culprits.items():
+            self._note_refusal(offer.type, name, held)
+        told = {name: held.version for name, held in culprits.items() if held.body and held.body.named}
+        words = f"Error adding/updating: {'; '.join(told)}: no good" if told else "constraint validation failed"
+        among = {name: held.version for name, held in culprits.items()}
+        return Refused(offer.type, offer.nonce, words, told, among, whole)
+
+    def _note_refusal(self, type_: ResourceType, name: str, held: Held) -> None:
+        assert held.body
+        self.refused.setdefault((type_, name), {})[held.version] = held.body
+        self.refusals[type_, name, held.version] += 1
 
     def _take(self, type_: ResourceType, name: str, held: Held) -> None:
         if type_ in {ENDPOINT, ROUTE} and name not in self.subscribed[type_]:
             return
+        self.fresh.add((type_, name))
         old = self.held[type_].get(name)
         self.held[type_][name] = held
         if type_ is CLUSTER and (old is None or old.version != held.version):
-            self.warming[name] = {"assignment", "health"} if self.slow else {"assignment"}
+            self._before.setdefault(name, old if name in self.active else None)
+            self.warming[name] = {"assignment", "health"} if self._checks(name, held) else {"assignment"}
+
+    def _checks(self, name: str, held: Held) -> bool:
+        return held.body is not None and held.body.health and (self.slow or name in self.stuck)
 
     def _lose(self, type_: ResourceType, name: str) -> None:
         self.held[type_].pop(name, None)
         if type_ is CLUSTER:
-            self.warming.pop(name, None)
+            self._cooled(name)
             self.active.discard(name)
 
     def _subscribe_to_what_is_used(self) -> None:
         self._follow(ENDPOINT, set(self.held[CLUSTER]))
-        if not self.warming and not self.ready:
+        if not self.warming and not self.ready and not self.withholds_first():
             self.ready = True
             self._open(LISTENER)
-        self._follow(ROUTE, {name for held in self.held[LISTENER].values() for name in held.body.uses})
+        used = {name for held in self.held[LISTENER].values() if held.body for name in held.body.uses}
+        self._follow(ROUTE, used)
 
     def _follow(self, type_: ResourceType, wanted: set[str]) -> None:
         self.unsubscribe(type_, self.subscribed[type_] - wanted)
@@ -225,39 +241,50 @@ class ModelEnvoy:
     # -- Warming -----------------------------------------------------------------------------------------------
 
     def finish_warming(self) -> None:
-        """The health checks of all warming clusters pass."""
+        """The health checks of all warming clusters pass, but of those that are stuck."""
         self.slow = False
-        self._warmed(list(self.warming), "health")
+        self._warmed([name for name in self.warming if name not in self.stuck], "health")
         self._subscribe_to_what_is_used()
         self._flush()
         self.check()
+
+    def _assigned(self, names: Iterable[str]) -> None:
+        for name in names:
+            held = self.held[CLUSTER].get(name)
+            if name in self.warming and held and held.body and held.body.fault(self.node_id) == "late":
+                self._fall_back(name)
+        self._warmed(names, "assignment")
+
+    def _fall_back(self, name: str) -> None:
+        before = self._before.get(name)
+        self._cooled(name)
+        self.held[CLUSTER].pop(name)
+        if before is not None:
+            self.held[CLUSTER][name] = before
+
+    def _cooled(self, name: str) -> None:
+        self.warming.pop(name, None)
+        self._before.pop(name, None)
 
     def _warmed(self, names: Iterable[str], what: str) -> None:
         for name in names:
             needs = self.warming.get(name, set())
             needs.discard(what)
             if name in self.warming and not needs:
-                del self.warming[name]
+                self._cooled(name)
                 self.active.add(name)
-
-    def _flush(self) -> None:
-        if not self.warming:
-            withheld, self._withheld = self._withheld, []
-            for request in withheld:
-                self._emit(CLUSTER, request)
 
     # -- Judgement ---------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Every route leads to clusters that are there and were warm."""
         for name, held in self.held[ROUTE].items():
-            cold = set(held.body.uses) - self.active
-            assert not cold, f"route {name} leads to {sorted(cold)}, missing or cold"
+            cold = set(held.body.uses) - self.active if held.body else set()
+            assert not cold or self._forgives(name), f"route {name} leads to {sorted(cold)}, missing or cold"
+
+    def _forgives(self, route: str) -> bool:
+        """Whether the server could not know better."""
+        return self.impatient and (ROUTE, route) in self.fresh
 
     def versions(self, type_: ResourceType) -> dict[str, str]:
         return {name: held.version for name, held in self.held[type_].items()}
-
-
-def _body(data: bytes) -> Body:
-    fields = json.loads(data)
-    return Body(fields["rev"], tuple(fields["uses"]), fields["bad"])

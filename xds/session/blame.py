@@ -14,21 +14,24 @@ class Blame(NamedTuple):
     suspects: list[str]
 
 
-def blame(versions: Mapping[str, str], message: str, is_good: Callable[[str, str], bool]) -> Blame:
+def blame(
+    versions: Mapping[str, str], message: str, is_good: Callable[[str, str], bool], *, partial: bool = False
+) -> Blame:
     """Find out whom the words mean.
 
     Envoy names clusters and listeners that it refuses and not what else was in the response; of a route configuration,
-    and of what breaks a rule of the message itself, it names none. What an Envoy of the gateway runs already is
-    blamed last.
+    and of what breaks a rule of the message itself, it names none. Where no name is said, what an Envoy of the
+    gateway runs already is blamed last.
 
     Args:
         versions: what the response put, by name.
         message: the words of the client.
         is_good: whether an Envoy of the gateway has acknowledged this version of the name.
+        partial: whether the response put more, which the client let go of: then the one that is left may be innocent.
     """
     new = [name for name, version in versions.items() if not is_good(name, version)]
     among = new or list(versions)
-    culprits = _named(among, message) or (among if len(among) == 1 else [])
+    culprits = _named(list(versions), message) or (among if len(among) == 1 and not partial else [])
     return Blame(culprits, [] if culprits else among)
 
 

@@ -55,6 +55,8 @@ class Rejected:
     seconds: float
     code: int
     message: str
+    partial: bool = False
+    """Whether the response put more names, which the client let go of before it answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

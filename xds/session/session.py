@@ -389,4 +389,5 @@ def _rejected(sub: SubStream, asked: Ask, now: float) -> Rejected:
         seconds=now - flight.sent_at,
         code=asked.error.code if asked.error else 0,
         message=asked.error.message if asked.error else "",
+        partial=flight.partial,
     )

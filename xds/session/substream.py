@@ -31,10 +31,12 @@ class Flight:
     removed: set[str] = field(default_factory=set)
     overdue: bool = False
     """Whether it was said that the answer is missing."""
+    partial: bool = False
+    """Whether a name that it put has left it."""
 
     def drop(self, name: str) -> None:
         """The client does not want the name any more."""
-        self.versions.pop(name, None)
+        self.partial = self.versions.pop(name, None) is not None or self.partial
         self.removed.discard(name)
 
     def mentions(self, name: str) -> bool:
