@@ -268,23 +268,27 @@ class Server:
         streams = list(self._streams.values())
         return (NodeView(stream=stream.info, types=tuple(stream.session.view())) for stream in streams)
 
+    @property
+    def arriving(self) -> int:
+        """How many calls there are that report loads, or have not said yet what they want."""
+        return len(self._calls) - len(self._streams)
+
     def rejections(self, gateway: str) -> tuple[Rejection, ...]:
         """What Envoys refuse of what a gateway is to have."""
         known = self._gateways.get(gateway)
         return known.rejections() if known else ()
 
     def connected(self, gateway: str) -> int:
-        """How many streams of the gateway's Envoys there are; without ADS an Envoy has one for each type."""
+        """How many Envoys of the gateway are connected."""
         known = self._gateways.get(gateway)
         return known.connected if known else 0
 
     def acknowledged(self, gateway: str, type_: ResourceType, name: str, version: str) -> Consent:
         """How many of the gateway's connected Envoys say that they have this version of the resource."""
         known = self._gateways.get(gateway)
-        speakers = [session for session in known.sessions if type_ in session.types] if known else []
-        if not speakers:
+        said = set(known.consent(type_, name, version)) if known else set()
+        if not said:
             return Consent.NO_ENVOY
-        said = {session.acknowledged(type_, name) == version for session in speakers}
         if said == {True, False}:
             return Consent.SOME
         return Consent.ALL if said == {True} else Consent.NONE
