@@ -1,0 +1,320 @@
+"""One gateway, its Envoys and what is on the way between them; and what must hold of them at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tests.support.model_bodies import CLUSTER, ENDPOINT, LISTENER, ROUTE, Body, framed, read
+from tests.support.model_envoy import ModelEnvoy, Refused
+from tests.support.model_variants import DeltaEnvoy, SotwEnvoy
+from xds.api.envoy.service.discovery.v3 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
+from xds.gateway import Gateway
+from xds.memory import Cause, Memory
+from xds.scope import Key
+from xds.session import Response, Session, Terms, Variant
+from xds.types import ResourceType
+from xds.wire import decode
+
+LINGER, PATIENCE = 10.0, 15.0
+TERMS = Terms(identifier="test", linger=LINGER, patience=PATIENCE, limit=500)
+TYPES = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
+REQUESTS = {Variant.DELTA: DeltaDiscoveryRequest, Variant.SOTW: DiscoveryRequest}
+MOST_RESPONSES = 300
+"""Responses until everything is at rest: far more than are needed."""
+
+
+@dataclass
+class Seat:
+    """An Envoy and its stream."""
+
+    envoy: ModelEnvoy
+    number: int = 0
+    session: Session | None = None
+    since: float = 0.0
+    inbox: list[bytes] = field(default_factory=list)
+
+
+class Life:
+    """What happens is a method, and so is what must hold. Time is a number."""
+
+    def __init__(self):
+        self.gateway = Gateway("models/iris", TERMS)
+        self.wanted: dict[ResourceType, dict[str, Body]] = {type_: {} for type_ in TYPES}
+        self.history: dict[Key, list[Body]] = {}
+        self.seats: list[Seat] = []
+        self.memories: dict[Key, Memory] = {}
+        self.told: dict[tuple[str, ResourceType, str, str], bool] = {}
+        """What the server was told is refused, by node id; whether it was told which version it is."""
+        self.now = 0.0
+        self.rev = 0
+        self.streams = 0
+
+    @property
+    def scope(self):
+        return self.gateway.scope
+
+    def known_keys(self):
+        """Type and name of all that is wanted."""
+        return self.scope.keys()
+
+    # -- What is wanted ----------------------------------------------------------------------------------------
+
+    def put(self, type_, name, uses=(), **fault):
+        self.rev += 1
+        fresh = Body(name=name, rev=self.rev, uses=tuple(sorted(uses)), **fault)
+        self.wanted[type_][name] = fresh
+        self.history[type_, name] = [*self.history.get((type_, name), ()), fresh][-4:]
+
+    def publish(self):
+        put = [framed(type_, one) for type_, wanted in self.wanted.items() for one in wanted.values()]
+        remove = [key for key in self.known_keys() if key[1] not in self.wanted[key[0]]]
+        for resource in put:
+            old = self.scope.wanted(resource.type, resource.name)
+            if (old is None or old.version != resource.version) and self.scope.is_good(resource):
+                self._forgiven(resource.type, resource.name)
+        for key in remove:
+            self._forgiven(*key)
+        self.gateway.publish(put, remove)
+        self.keep_memory()
+
+    def _forgiven(self, type_, name):
+        """What was refused of the name may be tried again."""
+        for key in [key for key in self.told if key[1:3] == (type_, name)]:
+            del self.told[key]
+
+    # -- Streams -----------------------------------------------------------------------------------------------
+
+    def envoy_comes(self, variant):
+        kind = DeltaEnvoy if variant is Variant.DELTA else SotwEnvoy
+        self.seats.append(Seat(kind(f"envoy-{len(self.seats)}")))
+        self.connect(self.seats[-1])
+
+    def connect(self, seat, *, lost=False):
+        if seat.session is not None:
+            self.gateway.leave(seat.number, lost=lost)
+        self.streams += 1
+        seat.number = self.streams
+        seat.since = self.now
+        seat.inbox.clear()
+        envoy = seat.envoy
+        seat.session = self.gateway.connect(
+            seat.number, node_id=envoy.node_id, variant=envoy.variant, prefix=f"{self.streams}-"
+        )
+        envoy.connect()
+
+    def restart(self, *, remembers):
+        """A new server, told what is wanted before anybody connects."""
+        self.keep_memory()
+        before = {key: self.scope.get(*key) for key in self.known_keys()}
+        self.gateway = Gateway("models/iris", TERMS)
+        if remembers:
+            self.scope.restore(self.memories.values())
+        else:
+            self.memories.clear()
+            self.told.clear()
+        self.publish()
+        assert not remembers or before == {key: self.scope.get(*key) for key in self.known_keys()}
+        for seat in self.seats:
+            seat.session = None
+            self.connect(seat)
+
+    def keep_memory(self):
+        for key in self.scope.drain():
+            self.memories[key] = self.scope.remembered(*key)
+            if not (self.memories[key].good or self.memories[key].refused):
+                del self.memories[key]
+
+    def deliver_request(self, seat):
+        said = seat.envoy.outbox.pop(0)
+        if said.refused:
+            self._note(seat, said.refused)
+        self.gateway.receive(seat.number, decode(REQUESTS[seat.envoy.variant], said.frame), self.now)
+        self.keep_memory()
+
+    def _note(self, seat, refused: Refused):
+        """Remember what the server is told: of names that the Envoy let go of meanwhile it is told nothing."""
+        versions, exact = (refused.told, True) if refused.told else (refused.among, False)
+        flights = seat.session._substreams[refused.type].flights
+        flown = {
+            name: version for one in flights if one.nonce == refused.nonce for name, version in one.versions.items()
+        }
+        for name, version in versions.items():
+            wanted = self.scope.wanted(refused.type, name)
+            current = wanted is not None and wanted.version == version
+            known = current or self.scope.has_been_good(refused.type, name, version)
+            if known and flown.get(name) == version:
+                key = (seat.envoy.node_id, refused.type, name, version)
+                self.told[key] = exact or key in self.told
+
+    def send(self, seat, *, most=MOST_RESPONSES):
+        """Let the server send; whether it sent anything."""
+        count = 0
+        while count < most and (response := seat.session.next(self.now)):
+            self._check_response(seat, response)
+            seat.inbox.append(response.frame)
+            count += 1
+        return count
+
+    def _check_response(self, seat, response: Response):
+        entries = entries_of(response, seat.envoy.variant)
+        for name, version in entries:
+            told = self.told.get((seat.envoy.node_id, response.type, name, version))
+            assert told is not True, f"{response.type.short} {name} was refused and comes again"
+            whole = seat.envoy.variant is Variant.SOTW and response.type.full_state
+            assert told is None or len(entries) == 1 or whole, f"{name} is suspect and does not come alone"
+
+    def deliver_response(self, seat):
+        seat.envoy.receive(seat.inbox.pop(0))
+
+    def pass_time(self, seconds):
+        self.now += seconds
+        for seat in self.seats:
+            if seat.envoy.withholds_first() and self.now - seat.since >= LINGER:
+                seat.envoy.impatient = True
+            seat.session.overdue(self.now)
+
+    # -- Rest --------------------------------------------------------------------------------------------------
+
+    def settle(self):
+        """Let everything happen that is to happen."""
+        for seat in self.seats:
+            seat.envoy.finish_warming()
+        responses = 0
+        for _ in range(20_000):
+            sent = [self._turn(seat) for seat in self.seats]
+            responses += sum(count for _, count in sent)
+            assert responses < MOST_RESPONSES * len(self.seats), "no end of responses"
+            if any(moved for moved, _ in sent):
+                continue
+            wakes = [wake for seat in self.seats if (wake := seat.session.wake_at()) is not None]
+            if not wakes:
+                return
+            assert min(wakes) > self.now, "a wake-up that finds nothing to do"
+            self.pass_time(min(wakes) - self.now)
+        raise AssertionError("never at rest")
+
+    def _turn(self, seat):
+        if seat.envoy.outbox:
+            self.deliver_request(seat)
+            return True, 0
+        if seat.inbox:
+            self.deliver_response(seat)
+            return True, 0
+        sent = self.send(seat)
+        return bool(sent), sent
+
+    def has_all(self, seat):
+        """Whether the Envoy has exactly what it would be sent."""
+        envoy = seat.envoy
+        return not envoy.warming and all(
+            envoy.versions(type_)
+            == {n: found.version for n in Rest(self, seat).names(type_) if (found := self.scope.get(type_, n))}
+            for type_ in TYPES
+        )
+
+    def check_rest(self):
+        for seat in self.seats:
+            Rest(self, seat).check()
+        self._check_rejections()
+
+    def _check_rejections(self):
+        found = {(one.type, one.name, one.refusal.version): one for one in self.gateway.rejections()}
+        for (type_, name, version), rejection in found.items():
+            body = self.wanted[type_][name]
+            assert framed(type_, body).version == version
+            quarantined = rejection.refusal.cause is Cause.QUARANTINED
+            assert quarantined or body.fault(rejection.refusal.node), f"{type_.short} {name} is blamed for nothing"
+        nodes = {seat.envoy.node_id for seat in self.seats}
+        for node_id, type_, name, version in self.told:
+            wanted = self.scope.wanted(type_, name)
+            current = wanted is not None and wanted.version == version and node_id in nodes
+            assert not current or (type_, name, version) in found, f"nobody says that {type_.short} {name} is refused"
+
+
+def entries_of(response: Response, variant) -> list[tuple[str, str]]:
+    """Names and versions of a response."""
+    if variant is Variant.DELTA:
+        found = decode(DeltaDiscoveryResponse, response.frame)
+        return [(entry.name, entry.version) for entry in found.resources]
+    bodies = [read(packed.value) for packed in decode(DiscoveryResponse, response.frame).resources]
+    return [(name, held.version) for name, held in bodies]
+
+
+@dataclass
+class Rest:
+    """What an Envoy must have when nothing happens any more."""
+
+    life: Life
+    seat: Seat
+
+    def check(self):
+        if self.envoy.withholds_first():
+            return
+        for type_ in TYPES:
+            for name in self.names(type_):
+                self._same(type_, name)
+            self._left_over(type_)
+        for type_, name in self.envoy.awaited:
+            self._answered(type_, name)
+
+    @property
+    def envoy(self) -> ModelEnvoy:
+        return self.seat.envoy
+
+    def names(self, type_) -> Iterable[str]:
+        if type_ in {CLUSTER, LISTENER}:
+            return set(self.life.scope.names(type_)) if self.envoy.ready or type_ is CLUSTER else ()
+        return self.envoy.subscribed[type_]
+
+    def _same(self, type_, name):
+        served, wanted = self.life.scope.get(type_, name), self.life.scope.wanted(type_, name)
+        has = self.envoy.versions(type_).get(name)
+        if served is None or has == served.version:
+            return
+        took = wanted is not None and has == wanted.version
+        assert took or self._held_back(type_, served), (
+            f"{self.envoy.node_id}: {type_.short} {name}: has {has}, is served {served.version}"
+        )
+
+    def _held_back(self, type_, served):
+        """A route to a cluster that cannot warm, or of which the server cannot know that it is warm."""
+        return type_ is ROUTE and any(map(self._cold, served.uses))
+
+    def _cold(self, cluster):
+        held = self.envoy.held[CLUSTER].get(cluster)
+        return bool(self.envoy.warming) and (cluster in self.envoy.warming or bool(held and held.body.health))
+
+    def _left_over(self, type_):
+        for name in self.envoy.held[type_].keys() - set(self.life.scope.names(type_)):
+            kept = self.life.scope.wanted(type_, name) is not None or self._needed(type_, name)
+            assert kept, f"{self.envoy.node_id}: {type_.short} {name} is left over"
+
+    def _needed(self, type_, name):
+        if type_ is CLUSTER:
+            return self._may_be_used()
+        if type_ is ENDPOINT:
+            return name in self.envoy.held[CLUSTER]
+        return type_ is ROUTE and self.envoy.variant is Variant.SOTW
+
+    def _may_be_used(self):
+        """Whether the Envoy may run routes that are not those served: they may use any cluster."""
+        routes = self.envoy.versions(ROUTE)
+        served = {name: self.life.scope.get(ROUTE, name) for name in routes}
+        refused = any(type_ is ROUTE for type_, _ in self.envoy.refused)
+        return refused or any(found is None or found.version != routes[name] for name, found in served.items())
+
+    def _answered(self, type_, name):
+        served = self.life.scope.get(type_, name)
+        if served is None:
+            silent = self.envoy.variant is Variant.SOTW and type_ is not ENDPOINT
+            wanted = self.life.scope.wanted(type_, name) is not None
+            waits = name in self.envoy.held[type_] and (wanted or self._needed(type_, name))
+            assert silent or waits, f"{self.envoy.node_id}: {type_.short} {name} is not there, and nobody said so"
+        else:
+            assert self._held_back(type_, served), f"{self.envoy.node_id}: {type_.short} {name} was never answered"
