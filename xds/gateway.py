@@ -58,7 +58,16 @@ class Gateway:
     @property
     def connected(self) -> int:
         """How many Envoys are connected."""
-        return len(self._members)
+        return len({_envoy(number, member) for number, member in self._members.items()})
+
+    def consent(self, type_: ResourceType, name: str, version: str) -> list[bool]:
+        """Of each connected Envoy that speaks of the type, whether it said that it has this version."""
+        said: dict[object, bool] = {}
+        for number, member in self._members.items():
+            if type_ in member.session.types:
+                envoy = _envoy(number, member)
+                said[envoy] = said.get(envoy, False) or member.session.acknowledged(type_, name) == version
+        return list(said.values())
 
     # -- Streams -----------------------------------------------------------------------------------------------
 
@@ -159,3 +168,8 @@ class Gateway:
             self._tell(self.scope.refuse(type_, name, refusal))
         while len(self._losses) > _MOST_LOSSES:
             del self._losses[next(iter(self._losses))]
+
+
+def _envoy(number: int, member: Member) -> object:
+    """Who an Envoy is: an aggregated stream is one; of streams of single types one Envoy has many."""
+    return number if len(member.session.types) > 1 else member.node_id
