@@ -94,7 +94,7 @@ async def test_state_of_the_world_through_all_kinds_of_edits(tmp_path, models, m
                 assert await seen(traffic) == {"stable"}
                 # One that reconnects goes on with what it has.
                 await started.edit(shares(50, 50), endpoints("iris-v2-predictor", model_servers["v2"].port))
-                await wait_until(lambda: plane.programmed(), 20, "all to be acknowledged")
+                await wait_until(plane.programmed, 20, "all to be acknowledged")
                 assert await seen(traffic) == {"stable", "v2"}
             assert traffic.failed == 0
         assert plane.rejections().total() == 0
@@ -117,7 +117,7 @@ async def test_a_refusal_in_the_state_of_the_world(tmp_path, models):
             spoil(made)
             plane.server.publish(IRIS, [resource(kind, name, encode(made), uses=served.uses, origin=served.origin)])
             await wait_until(lambda: plane.server.rejections(IRIS), 20, "the refusal")
-            await wait_until(lambda: plane.programmed(), 20, "the last good one to be taken again")
+            await wait_until(plane.programmed, 20, "the last good one to be taken again")
             (told,) = plane.server.rejections(IRIS)
             assert (told.type, told.served) == (kind, served.version)
             later = envoy(plane, tmp_path, port, state_of_the_world, label=f"later-{kind.short}")
@@ -178,7 +178,7 @@ async def test_a_service_for_each_type(tmp_path, models, variant):
         plane.put(isvc(), models, entrance(port), shares(1, 1))
         without_ads(plane, variant)
         async with envoy(plane, tmp_path, port, separate) as started:
-            await wait_until(lambda: plane.programmed(), 20, "all to be acknowledged")
+            await wait_until(plane.programmed, 20, "all to be acknowledged")
             assert says(plane) == {(short, variant) for short in ("cds", "eds", "lds", "rds")}
             traffic = Traffic(HOST, port, REQUEST, connections=2, pause=0.002)
             async with traffic.running():

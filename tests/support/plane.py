@@ -34,12 +34,12 @@ IRIS = "models/iris"
 class Plane:
     """A control plane on a loopback port; the reporter of its pipeline is itself."""
 
-    def __init__(self, *, linger=0.2, options=None):
+    def __init__(self, *, linger=0.2, patience=15.0, options=None):
         self.metrics = Metrics(process=False)
         self.ledger = Ledger(lambda: datetime.now(UTC), lambda ref: None)
         self.rejected = Rejections(self.ledger, self.metrics, lambda: datetime.now(UTC))
         observer = StreamObserver(self.metrics, self._left, self.rejected.say)
-        self.server = Server(Terms(identifier="test", linger=linger), observer)
+        self.server = Server(Terms(identifier="test", linger=linger, patience=patience), observer)
         self.pipeline = Pipeline(options or Options(), self.server, self)
         self.port = 0
 
