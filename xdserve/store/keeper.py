@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,12 +13,10 @@ import structlog
 
 from xds.memory import Memory
 from xds.types import ResourceType
+from xdserve.pauses import Pauses
 from xdserve.store.database import Store
 
 logger = structlog.get_logger("xdserve.store")
-
-SLICE_SECONDS = 0.002
-"""How long gathering may hold the event loop at a time."""
 
 BATCH = 1000
 """Names after which a transaction takes in no further gateway: what is redone if it fails, or cut at the end."""
@@ -112,7 +109,7 @@ class Keeper:
             logger.warning("last good versions lost", names=self.pending)
 
     async def _gather(self) -> None:
-        pause = _Pause()
+        pauses = Pauses()
         scopes = self._scopes()
         # A list, for gateways come and go while others run; of names, for ten thousand tuples a second are garbage.
         for gateway in list(scopes):
@@ -121,8 +118,8 @@ class Keeper:
                 dirty = self._dirty.setdefault(gateway, _Dirty(scope))
                 dirty.scope = scope
                 dirty.names.update(names)
-            if pause.due:
-                await pause.take()
+            if pauses.due:
+                await pauses.take()
 
     async def _write(self) -> bool:
         """One transaction: what is forgotten, and the next gateways. Their names are read at the last moment."""
@@ -150,15 +147,15 @@ class Keeper:
             yield gateway, dirty
 
     async def _remembered(self, batch: dict[str, _Dirty]) -> list[tuple[str, list[Memory]]]:
-        pause = _Pause()
+        pauses = Pauses()
         changes = []
         for gateway, dirty in batch.items():
             memories: list[Memory] = []
             changes.append((gateway, memories))
             for type_, name in dirty.names:
                 memories.append(dirty.scope.remembered(type_, name))
-                if pause.due:
-                    await pause.take()
+                if pauses.due:
+                    await pauses.take()
         return changes
 
     def _put_back(self, batch: dict[str, _Dirty], forgotten: set[str]) -> None:
@@ -180,20 +177,3 @@ class Keeper:
         if self._told:
             self._told.clear()
             logger.info("last good versions written again")
-
-
-class _Pause:
-    """Says when a slice is over, and lets the event loop go on then."""
-
-    __slots__ = ("_until",)
-
-    def __init__(self) -> None:
-        self._until = time.perf_counter() + SLICE_SECONDS
-
-    @property
-    def due(self) -> bool:
-        return time.perf_counter() > self._until
-
-    async def take(self) -> None:
-        await asyncio.sleep(0)
-        self._until = time.perf_counter() + SLICE_SECONDS
