@@ -113,7 +113,7 @@ class StreamObserver:
     def _overdue(self, stream: StreamInfo, event: Overdue) -> None:
         self._series[event.type].overdue.inc()
         logger.warning(
-            "Envoy does not answer: clusters that cannot warm look like this; what does not depend on them goes on",
+            "Envoy does not answer: a cluster that cannot warm looks like this; routes that need it wait, others go on",
             **_who(stream),
             type=event.type.short,
             seconds=round(event.seconds, 1),

@@ -134,10 +134,10 @@ class Rejections:
             for key, found in ((_key(found), found) for found in rejections)
         }
         self._replace(gateway, before, standing)
-        for key in standing.keys() - before.keys():
-            self._begun(standing[key])
-        for key in before.keys() - standing.keys():
-            logger.info("refused no more", **self._fields(before[key]))
+        for one in (standing[key] for key in standing if key not in before):
+            self._begun(one)
+        for one in (before[key] for key in before if key not in standing):
+            logger.info("refused no more", **self._fields(one))
         for subscriber in tuple(self._subscribers.values()):
             subscriber(gateway, self.of(gateway))
 

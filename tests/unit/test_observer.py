@@ -72,8 +72,8 @@ def test_a_missing_answer_is_one_line_that_says_what_it_means(watched):
         watched.observer.event(stream(), Overdue(type=ResourceType.CLUSTER, nonce="1-1", names=names, seconds=15.0123))
     (line,) = logs
     assert line == {
-        "event": "Envoy does not answer: clusters that cannot warm look like this; "
-        "what does not depend on them goes on",
+        "event": "Envoy does not answer: a cluster that cannot warm looks like this; "
+        "routes that need it wait, others go on",
         "log_level": "warning",
         "gateway": "models/iris",
         "node": "envoy-1",
