@@ -95,7 +95,7 @@ class Scope:
             return
         of_type[resource.name] = resource
         self._retired.take_back(key)
-        if key in self._refused and self.is_good(resource):
+        if resource.version not in self._refused.get(key, (resource.version,)) and self.is_good(resource):
             self._forgive(key)
         if self._suspects:
             self._clear(key)

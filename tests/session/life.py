@@ -76,7 +76,9 @@ class Life:
         remove = [key for key in self.known_keys() if key[1] not in self.wanted[key[0]]]
         for resource in put:
             old = self.scope.wanted(resource.type, resource.name)
-            if (old is None or old.version != resource.version) and self.scope.is_good(resource):
+            refused = self.scope.is_refused(resource.type, resource.name, resource.version)
+            other = old is None or old.version != resource.version
+            if other and self.scope.is_good(resource) and not refused:
                 self._forgiven(resource.type, resource.name)
         for key in remove:
             self._forgiven(*key)

@@ -138,7 +138,8 @@ class Gates:
     def _looks_warm(self, cluster: str) -> bool:
         """Whether the client has all that the cluster needs to be warm, as far as this server knows."""
         held, eds = self._scope.get(ResourceType.CLUSTER, cluster), self._endpoints
-        answered = cluster not in eds.dirty and cluster not in eds.forced and not eds.flying(cluster)
+        pending = cluster in eds.dirty or cluster in eds.forced or eds.flying(cluster)
+        answered = eds.wants(cluster) and not pending
         return answered and self._clusters.flying(cluster) and held is not None and not held.slow
 
     def _blamed(self) -> frozenset[str]:

@@ -41,6 +41,8 @@ class Ask(NamedTuple):
     names: Sequence[str]
     dropped: Sequence[str]
     initial: Mapping[str, str]
+    version: str = ""
+    """What the client took last, in the state of the world."""
 
 
 def ask(request: Request) -> Ask:
@@ -58,7 +60,7 @@ def ask(request: Request) -> Ask:
         _check(names, initial, initial.values())
         return Ask(request.node, request.type_url, nonce, error, names, dropped, initial)
     _check(request.resource_names)
-    return Ask(request.node, request.type_url, nonce, error, request.resource_names, (), _NONE)
+    return Ask(request.node, request.type_url, nonce, error, request.resource_names, (), _NONE, request.version_info)
 
 
 def _check(*kinds: Collection[str]) -> None:

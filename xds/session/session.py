@@ -39,6 +39,7 @@ class Variant(StrEnum):
 
 _BY_URL: dict[str, ResourceType] = {type_.value: type_ for type_ in ResourceType}
 _SUBSTREAMS = {Variant.DELTA: SubStream, Variant.SOTW: SotwSubStream}
+_ANSWERS_OF_LAST = {Signal.ACK_OF_SOME: Signal.ACK, Signal.NACK_OF_SOME: Signal.NACK}
 
 
 @dataclass(slots=True)
@@ -106,8 +107,25 @@ class Session:
         sub = self._substream(type_)
         self._check_names(sub, asked)
         signal = sub.signal(asked)
-        events = self._act(sub, sub.step(signal), asked, now)
+        events = self._supersede(sub, signal, asked, now)
+        if len(sub.flights) == 1:
+            signal = _ANSWERS_OF_LAST.get(signal, signal)
+        events += self._act(sub, sub.step(signal), asked, now)
         return [Stale(type=sub.type, nonce=asked.nonce), *events] if signal is Signal.STALE else events
+
+    def _supersede(self, sub: SubStream, signal: Signal, asked: Ask, now: float) -> list[Event]:
+        """What the answer says of responses before its own. Of a NACK of its own nobody knows: they are sent anew."""
+        before = sub.superseded(asked)
+        events: list[Event] = []
+        for nonce in before:
+            sub.step(Signal.NACK_OF_SOME if asked.error else Signal.ACK_OF_SOME)
+            if not asked.error:
+                events.append(_acknowledged(sub.type, sub.acknowledge(nonce), now))
+            elif signal is Signal.ACK_OF_SOME:
+                events.append(_rejected(sub, asked, nonce, now, partial=len(before) > 1))
+            else:
+                sub.reject(nonce)
+        return events
 
     def _check_names(self, sub: SubStream, asked: Ask) -> None:
         """In the state of the world, names come in place of those before: with each ACK come all of them once more."""
@@ -155,7 +173,7 @@ class Session:
         if action is Action.ACKNOWLEDGE:
             events.append(_acknowledged(sub.type, sub.acknowledge(asked.nonce), now))
         elif action is Action.REJECT:
-            events.append(_rejected(sub, asked, now))
+            events.append(_rejected(sub, asked, asked.nonce, now))
         sub.honour(asked, self._scope, again=action is Action.REPEAT)
         if asked.dropped or (asked.names and self.variant is Variant.DELTA):
             events.append(_subscribed(sub, asked, first=False))
@@ -379,8 +397,8 @@ def _acknowledged(type_: ResourceType, flight: Flight, now: float) -> Acknowledg
     )
 
 
-def _rejected(sub: SubStream, asked: Ask, now: float) -> Rejected:
-    flight = sub.reject(asked.nonce)
+def _rejected(sub: SubStream, asked: Ask, nonce: str, now: float, *, partial: bool = False) -> Rejected:
+    flight = sub.reject(nonce)
     return Rejected(
         type=sub.type,
         nonce=flight.nonce,
@@ -389,5 +407,5 @@ def _rejected(sub: SubStream, asked: Ask, now: float) -> Rejected:
         seconds=now - flight.sent_at,
         code=asked.error.code if asked.error else 0,
         message=asked.error.message if asked.error else "",
-        partial=flight.partial,
+        partial=partial or flight.partial,
     )

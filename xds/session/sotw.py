@@ -49,6 +49,7 @@ class SotwSubStream(SubStream):
         """Take the first request of the type; versions of an earlier stream say nothing of single resources."""
         self._legacy = self.type.wildcard and not ask.names
         super().open(ask, scope)
+        self.resumed = bool(ask.version)
 
     def honour(self, ask: Ask, scope: Scope, *, again: bool = False) -> None:
         """Take the names of a request in place of those before it.
@@ -104,9 +105,26 @@ class SotwSubStream(SubStream):
     def frame(self, nonce: str, put: list[Resource], gone: list[str], control_plane: str) -> bytes:  # noqa: ARG002
         """The encoded response of what was recorded last."""
         carried = list(self._carried.values()) if self.whole else put
-        return response(self.type, nonce, carried, version_of(carried), control_plane)
+        version = self.flights[-1].version = version_of(carried)
+        return response(self.type, nonce, carried, version, control_plane)
 
     # -- What the client said ----------------------------------------------------------------------------------
+
+    def superseded(self, ask: Ask) -> list[str]:
+        """Nonces of the responses before the one answered: there will be no other answer to them.
+
+        An Envoy that warms clusters keeps one answer, and sends it for the last response when they are warm.
+        """
+        nonces = [flight.nonce for flight in self.flights]
+        return nonces[: nonces.index(ask.nonce)] if ask.nonce in nonces[1:] else []
+
+    def took(self, ask: Ask) -> bool:
+        """Whether the client took the response that it answers, and the error is that of one before it.
+
+        The answer that an Envoy keeps has the error of any response, and the version of the last one that it took.
+        """
+        later = self.flights[1:]
+        return any(flight.nonce == ask.nonce and flight.version == ask.version for flight in later)
 
     def _land(self, nonce: str) -> Flight:
         flight = super()._land(nonce)
@@ -115,9 +133,13 @@ class SotwSubStream(SubStream):
 
     def reject(self, nonce: str) -> Flight:
         """The client refused a response: of the names that were new in it, it has what it had before."""
-        for name, before in self._replaced.get(nonce, {}).items():
-            if before is None:
+        replaced = self._replaced.get(nonce, {})
+        flight = super().reject(nonce)
+        for name, before in replaced.items():
+            if later := next((others for others in self._replaced.values() if name in others), None):
+                later[name] = before
+            elif before is None:
                 self._carried.pop(name, None)
             elif self.wants(name):
                 self._carried[name] = before
-        return super().reject(nonce)
+        return flight

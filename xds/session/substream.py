@@ -33,6 +33,8 @@ class Flight:
     """Whether it was said that the answer is missing."""
     partial: bool = False
     """Whether a name that it put has left it."""
+    version: str = ""
+    """The version of the whole response, in the state of the world."""
 
     def drop(self, name: str) -> None:
         """The client does not want the name any more."""
@@ -105,7 +107,7 @@ class SubStream:
 
     def signal(self, ask: Ask) -> Signal:
         """What a request is to this sub-stream, told by its nonce and its error."""
-        refused = ask.error is not None
+        refused = ask.error is not None and not self.took(ask)
         if not ask.nonce:
             return Signal.STALE if refused else Signal.SUBSCRIBE
         if any(flight.nonce == ask.nonce for flight in self.flights):
@@ -113,6 +115,14 @@ class SubStream:
                 return Signal.NACK_OF_SOME if refused else Signal.ACK_OF_SOME
             return Signal.NACK if refused else Signal.ACK
         return Signal.AGAIN if ask.nonce == self.last_nonce and not refused else Signal.STALE
+
+    def superseded(self, ask: Ask) -> list[str]:  # noqa: ARG002 - delta answers each response for itself
+        """Nonces of the responses before the one answered: there will be no other answer to them."""
+        return []
+
+    def took(self, ask: Ask) -> bool:  # noqa: ARG002 - delta answers each response for itself
+        """Whether the client took the response that it answers, and the error is that of one before it."""
+        return False
 
     def step(self, signal: Signal) -> Action:
         """Go to the next state and say what to do.
@@ -266,12 +276,13 @@ class SubStream:
         """The client refused a response. A refusal is not atomic, so every name of it is to be answered anew.
 
         What the client had acknowledged before stays acknowledged. Removals alone are not said again: nothing would
-        end that.
+        end that. What another response in flight says is said anew already.
         """
         flight = self._land(nonce)
         for name in [*flight.versions, *flight.removed] if flight.versions else ():
-            self.sent.pop(name, None)
-            self.mark(name)
+            if not self.flying(name):
+                self.sent.pop(name, None)
+                self.mark(name)
         return flight
 
     def _land(self, nonce: str) -> Flight:
