@@ -24,7 +24,7 @@ from xds.loads import Loads, LoadSession, node_of
 from xds.memory import Memory, Rejection
 from xds.observer import NodeView, Observer, StreamInfo
 from xds.scope import Changes, Scope
-from xds.services import SERVICES, Discovery, Method
+from xds.services import SERVICES, Discovery, LoadReporting, Method
 from xds.session import ProtocolError, Terms
 from xds.streams import LONGEST_TEXT, Desk, Stream, decoded, take_reports, user_agent
 from xds.types import ResourceType
@@ -311,27 +311,33 @@ class Server:
 
     async def _serve(self, method: Method, call: Call) -> None:
         gateway_of = await self._entrance.admit(call)
-        first = await call.first()
-        if first is None:
-            return
-        if isinstance(method, Discovery):
-            await self._discover(method, call, gateway_of, first)
-        else:
-            await self._report(call, gateway_of, first)
+        if isinstance(method, LoadReporting):
+            await self._report(call, gateway_of)
+        elif stream := self._stream(method, call, gateway_of, await call.first()):
+            await self._discover(call, stream)
 
-    async def _discover(
-        self, method: Discovery, call: Call, gateway_of: Callable[[Node | None], str], first: bytes
-    ) -> None:
+    def _stream(
+        self, method: Discovery, call: Call, gateway_of: Callable[[Node | None], str], first: bytes | None
+    ) -> Stream | None:
+        """The stream that a first message asks for; none without one.
+
+        Not awaited: a coroutine would hold the message, which may be of 32 MiB, for as long as the stream lasts.
+        """
+        if first is None:
+            return None
         request = decoded(method.request, first)
         gateway = self._gateway(gateway_of(request.node))
         info = self._info(method, call, gateway, request.node or Node())
         age = self._age()
         until = None if age is None else self._clock() + age
-        stream = Stream(info, method, call=call, gateway=gateway, desk=self._desk, until=until)
+        return Stream(info, method, call=call, gateway=gateway, desk=self._desk, until=until, first=request)
+
+    async def _discover(self, call: Call, stream: Stream) -> None:
+        info, gateway = stream.info, stream.gateway
         self._streams[info.id] = stream
         try:
             self._observer.opened(info)
-            await stream.run(request)
+            await stream.run()
         except asyncio.CancelledError:
             call.left = True
             raise
@@ -342,7 +348,10 @@ class Server:
             self._release(gateway)
             self._observer.closed(info)
 
-    async def _report(self, call: Call, gateway_of: Callable[[Node | None], str], first: bytes) -> None:
+    async def _report(self, call: Call, gateway_of: Callable[[Node | None], str]) -> None:
+        first = await call.first()
+        if first is None:
+            return
         try:
             gateway = gateway_of(node_of(first))
         except DecodeError as error:

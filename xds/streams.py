@@ -50,18 +50,28 @@ class Stream:
         gateway: what it serves; joined now. The caller lets it leave when `run` is over.
         desk: the server's.
         until: when it is to move to another connection, by the clock of the desk.
+        first: its first request.
     """
 
-    __slots__ = ("_call", "_desk", "_gateway", "_request", "_unknown", "_until", "info", "session")
+    __slots__ = ("_call", "_desk", "_first", "_request", "_unknown", "_until", "gateway", "info", "session")
 
     def __init__(  # noqa: PLR0913 - what a stream is
-        self, info: StreamInfo, method: Discovery, *, call: Call, gateway: Gateway, desk: Desk, until: float | None
+        self,
+        info: StreamInfo,
+        method: Discovery,
+        *,
+        call: Call,
+        gateway: Gateway,
+        desk: Desk,
+        until: float | None,
+        first: Request,
     ) -> None:
         self.info = info
         self._call = call
-        self._gateway = gateway
+        self.gateway = gateway
         self._desk = desk
         self._until = until
+        self._first: list[Request] = [first]
         self._request = method.request
         self._unknown: set[str] = set()
         self.session = gateway.connect(
@@ -73,13 +83,13 @@ class Stream:
             prefix=f"{info.id:x}-",
         )
 
-    async def run(self, first: Request) -> None:
+    async def run(self) -> None:
         """Serve until the client is done.
 
         Raises:
             ProtocolError, Ended: what the stream is to end with.
         """
-        self._receive(first)
+        self._receive(self._first.pop())
         async with asyncio.TaskGroup() as tasks:
             reader = tasks.create_task(self._read())
             await self._write()
@@ -94,15 +104,16 @@ class Stream:
         try:
             while (data := await self._call.read()) is not None:
                 self._receive(decoded(self._request, data))
+                del data  # or it would be held until the next one comes
             self._call.end()
         except ProtocolError as error:
             self._call.end(error)
 
     def _receive(self, request: Request) -> None:
-        rejections = self._gateway.rejections()
-        for event in self._gateway.receive(self.info.id, request, self._desk.clock()):
+        rejections = self.gateway.rejections()
+        for event in self.gateway.receive(self.info.id, request, self._desk.clock()):
             self._tell(event)
-        self._desk.said(self._gateway, rejections)
+        self._desk.said(self.gateway, rejections)
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, UnknownType):
@@ -121,7 +132,7 @@ class Stream:
             now = self._desk.clock()
             if self._until is not None and now >= self._until:
                 self._call.end(Ended(_MOVED))
-            elif not self._gateway.published:
+            elif not self.gateway.published:
                 await self._changed(self._until)
             elif not await self._send(now):
                 await self._changed(self._wake_at())
