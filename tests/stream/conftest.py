@@ -17,7 +17,9 @@ async def start():
     """Starts a server with one gateway; takes what `Server` takes, and the fields of `Limits`."""
     rigs = []
 
-    async def started(*, credentials=None, clock=None, authenticator=None, load_interval=10.0, **limits):
+    async def started(
+        *, address="127.0.0.1:0", credentials=None, clock=None, authenticator=None, load_interval=10.0, **limits
+    ):
         record = Record()
         how = {"clock": clock} if clock else {}
         server = Server(
@@ -28,7 +30,7 @@ async def start():
             limits=Limits(**limits),
             **how,
         )
-        rig = Rig(server, record, await server.start("127.0.0.1:0", credentials))
+        rig = Rig(server, record, await server.start(address, credentials))
         rigs.append(rig)
         server.publish(GATEWAY, [make(ResourceType.CLUSTER, "a"), make(ResourceType.LISTENER, "http")])
         server.open()

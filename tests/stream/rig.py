@@ -139,10 +139,10 @@ class Rig:
     port: int
     channels: list = field(default_factory=list)
 
-    def channel(self, *, options=()):
+    def channel(self, *, options=(), host="127.0.0.1"):
         """A connection of its own."""
         options = (("grpc.use_local_subchannel_pool", 1), *options)
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=options)
+        channel = grpc.aio.insecure_channel(f"{host}:{self.port}", options=options)
         self.channels.append(channel)
         return channel
 
