@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --no-annotate --quiet --upgrade --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench generate docs golden requirements clean
+.PHONY: help demo test check format bench soak generate docs golden requirements clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -36,6 +36,9 @@ format: $(VENV)/ready ## Format the code and mend what the linter can mend
 
 bench: $(VENV)/ready ## Run the benchmarks and print their table
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/ready ## Let 20,000 connections come and go, and print what the server's memory does
+	$(BIN)/python -m tests.fuzz.soak $(ARGS)
 
 generate: $(VENV)/ready ## Make the message classes again from tools/wanted*.txt
 	$(BIN)/python tools/generate.py
