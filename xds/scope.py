@@ -20,6 +20,7 @@ REFUSALS_KEPT = 8
 """Refused versions remembered of a name."""
 
 _NOBODY: frozenset[str] = frozenset()
+_WITHHELD = ""
 
 
 class Scope:
@@ -67,7 +68,8 @@ class Scope:
             self._put(key, taken[key])
         for key in remove:
             if key not in taken and key[1] in self._wanted[key[0]]:
-                before.setdefault(key, self._version(key))
+                # An Envoy may hold an earlier version of what is withheld: it is to let go of that.
+                before.setdefault(key, self._version(key) or _WITHHELD)
                 self._remove(key)
         if self._restored:
             self._prune()
@@ -249,10 +251,12 @@ class Scope:
         if refusal is not None and refusal.cause is Cause.REFUSED:
             return
         self._clear(key)
+        known = self._good[key[0]].get(key[1], ())
         if key in self._refused:
             before[key] = self._version(key)
+            # Another Envoy would refuse them again: there may be a better one to fall back on.
+            known = tuple(kept for kept in known if not self.is_refused(*key, kept.version))
             self._forgive(key)
-        known = self._good[key[0]].get(key[1], ())
         if known and known[0].version == found.version:
             return
         self._good[key[0]][key[1]] = remember(found, known)

@@ -85,6 +85,14 @@ class Life:
         self.gateway.publish(put, remove)
         self.keep_memory()
 
+    def _stands_between(self, type_, name, version):
+        """Once another version is wanted and good, what was refused before may come again if it is wanted again."""
+        wanted = self.scope.wanted(type_, name)
+        if wanted is None or wanted.version == version or self.scope.is_refused(type_, name, wanted.version):
+            return
+        if self.scope.is_good(wanted):
+            self._forgiven(type_, name)
+
     def _forgiven(self, type_, name):
         """What was refused of the name may be tried again."""
         for key in [key for key in self.told if key[1:3] == (type_, name)]:
@@ -137,6 +145,8 @@ class Life:
         if said.refused:
             self._note(seat, said.refused)
         self.gateway.receive(seat.number, decode(REQUESTS[seat.envoy.variant], said.frame), self.now)
+        for _, type_, name, version in list(self.told):
+            self._stands_between(type_, name, version)
         self.keep_memory()
 
     def _note(self, seat, refused: Refused):
@@ -233,9 +243,9 @@ class Life:
             quarantined = rejection.refusal.cause is Cause.QUARANTINED
             assert quarantined or body.fault(rejection.refusal.node), f"{type_.short} {name} is blamed for nothing"
         nodes = {seat.envoy.node_id for seat in self.seats}
-        for node_id, type_, name, version in self.told:
+        for (node_id, type_, name, version), exact in self.told.items():
             wanted = self.scope.wanted(type_, name)
-            current = wanted is not None and wanted.version == version and node_id in nodes
+            current = exact and wanted is not None and wanted.version == version and node_id in nodes
             assert not current or (type_, name, version) in found, f"nobody says that {type_.short} {name} is refused"
 
 
