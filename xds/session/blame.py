@@ -27,7 +27,7 @@ def blame(
         versions: what the response put, by name.
         message: the words of the client.
         is_good: whether an Envoy of the gateway has acknowledged this version of the name.
-        partial: whether the response put more, which the client let go of: then the one that is left may be innocent.
+        partial: whether the response put more than is told here: then one that is alone may be innocent.
     """
     new = [name for name, version in versions.items() if not is_good(name, version)]
     among = new or list(versions)

@@ -56,7 +56,7 @@ class Rejected:
     code: int
     message: str
     partial: bool = False
-    """Whether the response put more names, which the client let go of before it answered."""
+    """Whether the response put more: names that the client let go of since, or what was in flight already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

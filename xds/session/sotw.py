@@ -97,6 +97,8 @@ class SotwSubStream(SubStream):
         put, gone = list(put), list(gone)
         super().record(nonce, put, gone, now)
         if self.whole:
+            # It lists again what is in flight: a refusal may mean that.
+            self.flights[-1].partial = len(self.flights) > 1
             self._replaced[nonce] = {name: self._carried.get(name) for name in [*(made.name for made in put), *gone]}
             self._carried.update((made.name, made) for made in put)
             for name in gone:

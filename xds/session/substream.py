@@ -32,7 +32,7 @@ class Flight:
     overdue: bool = False
     """Whether it was said that the answer is missing."""
     partial: bool = False
-    """Whether a name that it put has left it."""
+    """Whether it puts more than is told in `versions`."""
     version: str = ""
     """The version of the whole response, in the state of the world."""
 
