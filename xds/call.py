@@ -58,13 +58,19 @@ class Call:
         limits: see there.
     """
 
-    __slots__ = ("_context", "_deadline", "_limits", "_stuck", "_wake", "left", "over", "peer", "task")
+    __slots__ = (
+        "_alarm", "_context", "_deadline", "_limits", "_loop", "_stuck", "_wake", "_write_until", "left", "over",
+        "peer", "task",
+    )  # fmt: skip
 
     def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], limits: Limits) -> None:
         self._context = context
         self._limits = limits
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._write_until: float | None = None
         self._stuck = False
         self.task: asyncio.Task[None] | None = asyncio.current_task()
         self.peer: str = context.peer()
@@ -86,13 +92,33 @@ class Call:
                 self._deadline.reschedule(0)
 
     async def changed(self, seconds: float | None) -> None:
-        """Wait until something happened, at most so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        """Wait until something happened, about so long at most; it may also be woken for nothing."""
+        if seconds is not None:
+            self._arm(self._loop.time() + seconds)
+        await self._wake.wait()
         self._wake.clear()
+
+    def finish(self) -> None:
+        """The call is over: nothing is to hold on to it."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _arm(self, at: float) -> None:
+        """Let the alarm ring at a moment. One that rings sooner stays: a timer for each push would cost too much."""
+        if self._alarm is None or at < self._alarm.when():
+            self.finish()
+            self._alarm = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._write_until is None:
+            self._wake.set()
+        elif self._loop.time() < self._write_until:
+            self._arm(self._write_until)
+        elif self.task is not None:
+            self._stuck = True
+            self.task.cancel()
 
     async def within(self, seconds: float | None, work: Awaitable[_T], late: ProtocolError | Ended) -> _T:
         """What some work gives.
@@ -141,17 +167,21 @@ class Call:
 
         If the client does not read in time, the call is to end.
         """
+        self._write_until = self._loop.time() + self._limits.write
+        self._arm(self._write_until)
         try:
-            async with asyncio.timeout(self._limits.write):
-                await self._context.write(message)
-        except TimeoutError:
-            self._stuck = True
+            await self._context.write(message)
+        except asyncio.CancelledError:
+            if not self._stuck or (self.task is not None and self.task.uncancel()):
+                raise  # gRPC cancels it: the client is gone
             self.end(ProtocolError("DEADLINE_EXCEEDED", f"did not read a response within {self._limits.write:g} s"))
         except grpc.aio.InternalError:
             # The connection broke; gRPC cancels this task next.
             self.left = True
             self.end()
             await asyncio.sleep(_CANCEL_SECONDS)
+        finally:
+            self._write_until = None
 
     async def close(self, status: str, message: str) -> None:
         """End the call with a status; one that is stuck by cutting its connection."""

@@ -307,6 +307,7 @@ class Server:
         except Ended as ended:
             await call.close(ended.status, ended.message)
         finally:
+            call.finish()
             self._calls.discard(call)
 
     async def _serve(self, method: Method, call: Call) -> None:
