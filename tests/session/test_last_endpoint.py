@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.session.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, Client, make
+from xds.session.gates import DOUBT
 
 FILLED = make(ENDPOINT, "b")
 VACANT = replace(make(ENDPOINT, "b", 1), vacant=True)
@@ -91,3 +92,27 @@ def test_a_client_that_comes_back_with_routes_nobody_knows_keeps_its_endpoints_u
     seen = client.drain()
     kinds = [kind for kind, names, _ in what(seen) if names]
     assert kinds == ["rds", "eds"]
+
+
+def test_a_client_that_comes_back_keeps_its_endpoints_though_it_asks_for_routes_later():
+    """Each request is answered as it comes: the one for routes may still be on its way."""
+    client = connected()
+    versions = {type_: client.held(type_) for type_ in (CLUSTER, ENDPOINT, LISTENER, ROUTE)}
+    client.scope.update([VACANT, FIRST])
+    client.reconnect()
+    client.take(CLUSTER, initial=versions[CLUSTER])
+    assert client.take(ENDPOINT, ["a", "b"], initial=versions[ENDPOINT]) == []
+    assert client.view(ENDPOINT).waiting == {"b": "the client to ask for routes"}
+    client.take(LISTENER, initial=versions[LISTENER])
+    assert what(client.take(ROUTE, ["r"], initial=versions[ROUTE])) == [("rds", ["r"], []), ("eds", ["b"], [])]
+
+
+def test_a_client_that_comes_back_and_never_asks_for_routes_is_told():
+    client = connected()
+    versions = {type_: client.held(type_) for type_ in (CLUSTER, ENDPOINT)}
+    client.scope.update([VACANT, FIRST])
+    client.reconnect()
+    client.take(CLUSTER, initial=versions[CLUSTER])
+    client.take(ENDPOINT, ["a", "b"], initial=versions[ENDPOINT])
+    assert client.session.wake_at() == client.now + DOUBT
+    assert what(client.later(DOUBT)) == [("eds", ["b"], [])]

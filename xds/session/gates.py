@@ -27,6 +27,7 @@ GATED = (ResourceType.CLUSTER, ResourceType.ENDPOINT, ResourceType.ROUTE)
 
 
 _NOBODY: frozenset[str] = frozenset()
+_NO_ROUTES = "the client to ask for routes"
 
 
 class Gates:
@@ -38,7 +39,7 @@ class Gates:
 
     __slots__ = (
         "_clusters", "_doubt", "_endpoints", "_late", "_linger", "_lingering", "_patience", "_resumed_until", "_routes",
-        "_scope", "_substreams",
+        "_routes_due", "_scope", "_substreams",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,7 @@ class Gates:
         self._late = _NOBODY
         self._resumed_until: float | None = None
         self._doubt: float | None = None
+        self._routes_due: float | None = None
 
     # -- Time --------------------------------------------------------------------------------------------------
 
@@ -67,7 +69,13 @@ class Gates:
 
         - routes go to it after its request for clusters, or after `linger`: one that never asks is not starved;
         - assignments that it lists as known are sent all the same, for a changed cluster waits for its own anew.
+
+        And its request for routes comes after those for what they use: until then they may use everything.
         """
+        if sub is self._routes:
+            self._routes_due = None
+        elif sub.resumed and self._routes.state is State.UNASKED:
+            self._routes_due = now + DOUBT
         if sub is self._clusters:
             self._resumed_until = self._doubt = None
         elif self._clusters.state is State.UNASKED:
@@ -81,6 +89,8 @@ class Gates:
         self._late = self._late_clusters(now) if self._clusters.flights else _NOBODY
         if self._resumed_until is not None and now >= self._resumed_until:
             self._resumed_until = None
+        if self._routes_due is not None and now >= self._routes_due:
+            self._routes_due = None
         if self._doubt is not None and now >= self._doubt:
             self._doubt = None
             for name in list(self._endpoints.sent):
@@ -93,7 +103,8 @@ class Gates:
 
     def wake_at(self) -> float | None:
         """When a gate opens by time alone."""
-        moments = [moment for moment in (self._resumed_until, self._doubt) if moment is not None]
+        removals = self._routes_due if self._clusters.dirty or self._endpoints.dirty else None
+        moments = [moment for moment in (self._resumed_until, self._doubt, removals) if moment is not None]
         if self._lingering:
             clusters = self._clusters
             self._lingering = {name: until for name, until in self._lingering.items() if name in clusters.dirty}
@@ -155,11 +166,15 @@ class Gates:
         A cluster that warms is never kept waiting: it has no endpoints yet, or its assignment is forced.
         """
         held = self._endpoints.holdings
-        if cluster not in held or cluster in self._endpoints.forced or not self._routes.holdings.used(cluster):
+        if cluster not in held or cluster in self._endpoints.forced or not self._routed_to(cluster):
             return False
         names = self._scope.names(ResourceType.ROUTE)
         wanted = (self._scope.wanted(ResourceType.ROUTE, name) for name in names)
         return not any(route is not None and cluster in route.uses for route in wanted)
+
+    def _routed_to(self, cluster: str) -> bool:
+        """Whether the client may be running routes to the cluster."""
+        return self._routes_due is not None or self._routes.holdings.used(cluster)
 
     # -- Removals ----------------------------------------------------------------------------------------------
 
@@ -173,7 +188,7 @@ class Gates:
         return False
 
     def _keeps_cluster(self, name: str, now: float) -> bool:
-        if self._routes.holdings.used(name):
+        if self._routed_to(name):
             self._lingering.pop(name, None)
             return True
         if name not in self._clusters.acknowledged:
@@ -191,7 +206,7 @@ class Gates:
         if self._routed(resource) and self._resumed_until is not None:
             return "the client to ask for clusters"
         if resource.type is ResourceType.ENDPOINT and self.holds_back(resource):
-            return "ACK of routes that leave it"
+            return "ACK of routes that leave it" if self._routes_due is None else _NO_ROUTES
         cold = sorted(filter(self._cold, resource.uses)) if self._routed(resource) else []
         if cold:
             late = ", which is late" if self._late.intersection(cold) else ""
@@ -201,6 +216,8 @@ class Gates:
     def _explain_removal(self, sub: SubStream, name: str) -> str:
         if sub.type is ResourceType.CLUSTER and (users := self._routes.holdings.users(name)):
             return "to be removed: ACK of route configuration " + ", ".join(sorted(users))
+        if sub.type is ResourceType.CLUSTER and self._routes_due is not None:
+            return f"to be removed: {_NO_ROUTES}"
         if sub.type is ResourceType.ENDPOINT and name in self._clusters.holdings:
             return "to be removed: ACK of its cluster's removal"
         return "to be removed: linger" if name in self._lingering else "to be removed: its turn"
