@@ -264,7 +264,8 @@ class SubStream:
         """The client took a response."""
         flight = self._land(nonce)
         for name, version in flight.versions.items():
-            self.acknowledged[name] = version
+            if not any(name in later.removed for later in self.flights):
+                self.acknowledged[name] = version
             if not self.flying(name):
                 self.holdings.settle(name, version)
         for name in flight.removed:
