@@ -8,8 +8,9 @@ from collections.abc import Callable
 from itertools import cycle
 
 from benchmarks import fleet
+from benchmarks.envoys import Crowd, play
 from benchmarks.measure import Figure, quantile
-from benchmarks.plane import DEADLINE, Plane, play, serving
+from benchmarks.plane import DEADLINE, Plane, serving
 from xds.types import ResourceType
 from xds.wire import resource
 
@@ -48,7 +49,7 @@ async def _run() -> list[Figure]:
     async with serving() as (plane, port):
         await plane.grow(HELD[0])
         first = plane.acks.expect(ResourceType.ROUTE)
-        client = asyncio.create_task(play(port, GATEWAY))
+        client = asyncio.create_task(play(Crowd(port=port, gateway=GATEWAY)))
         await asyncio.wait_for(first, DEADLINE)
         for held in HELD:
             await plane.grow(held)

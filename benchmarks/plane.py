@@ -1,4 +1,4 @@
-"""A control plane in this process: pipeline and server, the acknowledgements that come in, a model of an Envoy."""
+"""A control plane in this process: pipeline and server, and the acknowledgements that come in."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-import grpc.aio
-
 from benchmarks import fleet
 from translator.planners.options import Options
-from xds.api.envoy.config.core.v3 import Node
-from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from xds.server import Server, StreamInfo
-from xds.services import DELTA_ADS
+from xds.server import Limits, Server, StreamInfo
 from xds.session import Acknowledged, Event, Response, Terms
 from xds.types import ResourceType
-from xds.wire import decode, encode
 from xdserve.offline import Scopes
 from xdserve.pipeline import Pipeline
+from xdserve.demo.waiting import until
 from xdserve.sources import Put
 
 DEADLINE = 30.0
@@ -65,9 +60,9 @@ class Acks:
 class Plane:
     """Pipeline and server."""
 
-    def __init__(self) -> None:
-        self.acks = Acks()
-        self.server = Server(Terms(identifier="benchmark", linger=1.0), self.acks)
+    def __init__(self, acks: Acks | None = None, limits: Limits | None = None) -> None:
+        self.acks = acks or Acks()
+        self.server = Server(Terms(identifier="benchmark", linger=1.0), self.acks, limits=limits)
         self.pipeline = Pipeline(Options(), self.server, Scopes())
         self.held = 0
 
@@ -85,41 +80,22 @@ class Plane:
             self.held += step
             await asyncio.sleep(0)
 
+    async def streams(self, count: int) -> None:
+        """Wait until so many streams are open."""
+
+        async def as_many() -> bool:
+            return self.acks.opened_streams == count
+
+        await until(as_many, f"{count:,} streams instead of {self.acks.opened_streams:,}", DEADLINE)
+
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[Plane, int]]:
+async def serving(acks: Acks | None = None, limits: Limits | None = None) -> AsyncIterator[tuple[Plane, int]]:
     """A plane that listens, and its port."""
-    plane = Plane()
+    plane = Plane(acks, limits)
     port = await plane.server.start("127.0.0.1:0")
     plane.server.open()
     try:
         yield plane, port
     finally:
         await plane.server.stop(0)
-
-
-async def play(port: int, gateway: str, number: int = 0) -> None:
-    """Be an Envoy of a gateway: subscribe to clusters and listeners, then to what they need, and acknowledge all."""
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        stream = channel.stream_stream(DELTA_ADS)()
-        node = Node(id=f"model-{number}", cluster=gateway)
-        await stream.write(encode(DeltaDiscoveryRequest(type_url=ResourceType.CLUSTER, node=node)))
-        await stream.write(encode(DeltaDiscoveryRequest(type_url=ResourceType.LISTENER)))
-        asked: set[str] = set()
-        while (data := await stream.read()) is not grpc.aio.EOF:
-            for request in _answers(decode(DeltaDiscoveryResponse, data), gateway, asked):
-                await stream.write(encode(request))
-
-
-def _answers(response: DeltaDiscoveryResponse, gateway: str, asked: set[str]) -> Iterable[DeltaDiscoveryRequest]:
-    yield DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
-    follows = {ResourceType.CLUSTER: ResourceType.ENDPOINT, ResourceType.LISTENER: ResourceType.ROUTE}
-    wanted = follows.get(ResourceType(response.type_url))
-    if wanted is not None:
-        # The one route configuration has the gateway's name.
-        named = [gateway] if wanted is ResourceType.ROUTE else [entry.name for entry in response.resources]
-        new = [name for name in named if f"{wanted} {name}" not in asked]
-        asked.update(f"{wanted} {name}" for name in new)
-        if new:
-            yield DeltaDiscoveryRequest(type_url=wanted, resource_names_subscribe=new)
