@@ -5,16 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 
-from tests.support.model_envoy import CLUSTER, ENDPOINT, LISTENER, ROUTE, make
+from tests.support.model_bodies import CLUSTER, ENDPOINT, LISTENER, ROUTE, make, read
 from xds.api.envoy.config.core.v3 import Node
-from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from xds.api.envoy.service.discovery.v3 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
 from xds.api.google.rpc import Status
 from xds.gateway import Gateway
-from xds.session import Terms
-from xds.types import ResourceType
+from xds.session import Terms, Variant
+from xds.types import SEND_ORDER, ResourceType
 from xds.wire import decode
 
-__all__ = ["CLUSTER", "ENDPOINT", "LISTENER", "ROUTE", "Client", "Got", "make"]
+__all__ = [
+    "CLUSTER",
+    "ENDPOINT",
+    "EXTENSION",
+    "LISTENER",
+    "ROUTE",
+    "SCOPED_ROUTE",
+    "SECRET",
+    "Client",
+    "Got",
+    "SotwClient",
+    "connected",
+    "make",
+    "what",
+]
+
+SECRET, EXTENSION, SCOPED_ROUTE = ResourceType.SECRET, ResourceType.EXTENSION, ResourceType.SCOPED_ROUTE
 
 _numbers = count(1)
 
@@ -33,12 +54,23 @@ class Got:
     nonce: str
     versions: dict[str, str]
     control_plane: str
+    version: str = ""
+
+
+def what(responses):
+    """Types, names and removals of responses: what tests are about."""
+    return [(got.type.short, got.names, got.removed) for got in responses]
 
 
 class Client:
     """A stream over a gateway with the given resources, and a clock that stands still until a test moves it."""
 
-    def __init__(self, *resources, linger=5.0, patience=15.0, limit=1 << 20, gateway=None, node_id="envoy"):
+    variant = Variant.DELTA
+
+    def __init__(
+        self, *resources, linger=5.0, patience=15.0, limit=1 << 20, gateway=None, node_id="envoy", types=SEND_ORDER
+    ):
+        self.types = types
         self.gateway = gateway or Gateway("models/iris", terms(linger, patience, limit))
         self.gateway.publish(resources)
         self.scope = self.gateway.scope
@@ -53,11 +85,13 @@ class Client:
         if self.number is not None:
             self.gateway.leave(self.number, lost=lost)
         self.number = next(_numbers)
-        self.session = self.gateway.connect(self.number, node_id=self.node_id, prefix="s-")
+        self.session = self.gateway.connect(
+            self.number, node_id=self.node_id, variant=self.variant, types=self.types, prefix="s-"
+        )
 
     def another(self, node_id="another"):
         """Another Envoy of the same gateway."""
-        return Client(gateway=self.gateway, node_id=node_id)
+        return type(self)(gateway=self.gateway, node_id=node_id)
 
     def publish(self, *put, remove=()):
         self.gateway.publish(put, remove)
@@ -127,4 +161,76 @@ def _got(frame):
         nonce=response.nonce,
         versions=versions,
         control_plane=response.control_plane.identifier if response.control_plane else "",
+    )
+
+
+class SotwClient(Client):
+    """A stream of the state of the world: each request lists all names that are wanted, and the last version taken."""
+
+    variant = Variant.SOTW
+
+    def reconnect(self, *, lost=True):
+        super().reconnect(lost=lost)
+        self.asked = {}
+        self.nonces = {}
+        self.taken = getattr(self, "taken", {})
+
+    def say(self, type_, names=None, *, nonce=None, error=None, node=None, version=None):
+        """Send a request, by default with the names of the one before and the nonce of the last response."""
+        self.asked[type_] = list(names) if names is not None else self.asked.get(type_, [])
+        request = DiscoveryRequest(
+            node=Node(id=node, cluster="models/iris") if node else None,
+            type_url=type_,
+            resource_names=self.asked[type_],
+            version_info=self.taken.get(type_, "") if version is None else version,
+            response_nonce=self.nonces.get(type_, "") if nonce is None else nonce,
+            error_detail=Status(code=13, message=error) if error is not None else None,
+        )
+        return self.gateway.receive(self.number, request, self.now)
+
+    def get(self):
+        came = [_got_of_the_world(response.frame) for response in self.session.respond(self.now)]
+        self.nonces.update((got.type, got.nonce) for got in came)
+        return came
+
+    def ask(self, type_, names=None, **more):
+        self.say(type_, names, **more)
+        return self.get()
+
+    def ack(self, got, names=None):
+        self.taken[got.type] = got.version
+        return self.ask(got.type, names, nonce=got.nonce)
+
+    def nack(self, got, message="no good", names=None):
+        return self.ask(got.type, names, nonce=got.nonce, error=message)
+
+    def take(self, type_, names=None, **more):
+        return self.drain(self.ask(type_, names, **more))
+
+
+def connected(kind=Client, **more):
+    """A client with all acknowledged: clusters a and b with assignments, a listener, and a route to both."""
+    client = kind(
+        make(CLUSTER, "a"), make(CLUSTER, "b"), make(ENDPOINT, "a"), make(ENDPOINT, "b"),
+        make(LISTENER, "http", uses=["r"]), make(ROUTE, "r", uses=["a", "b"]), **more,
+    )  # fmt: skip
+    client.take(CLUSTER)
+    client.take(ENDPOINT, ["a", "b"])
+    client.take(LISTENER)
+    client.take(ROUTE, ["r"])
+    return client
+
+
+def _got_of_the_world(frame):
+    response = decode(DiscoveryResponse, frame)
+    type_ = ResourceType(response.type_url)
+    held = [read(packed.value) for packed in response.resources]
+    return Got(
+        type=type_,
+        names=[name for name, _ in held],
+        removed=[],
+        nonce=response.nonce,
+        versions={name: one.version for name, one in held},
+        control_plane=response.control_plane.identifier if response.control_plane else "",
+        version=response.version_info,
     )
