@@ -117,9 +117,9 @@ class Program:
             authenticator=entrance.authenticator(settings),
             limits=entrance.limits(settings),
         )
-        self._last_good = LastGood(settings, self._server)
         self._pipeline = Pipeline(options_of(settings), self._server, self)
         self._source = DirectorySource(directory, self)
+        self._last_good = LastGood(settings, self._server, self._pipeline, self._source)
         self._state = ProgramState(self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready)
         series = GatewaySeries(lambda: self._pipeline.owners, self._server.connected, self._server.loads.reports)
         self._admin = AdminServer(settings.admin_address, self._state, self._metrics, series)
@@ -180,7 +180,7 @@ class Program:
         if self._since is None:
             self._since = time.perf_counter()
         before = self._pipeline.counts.edits
-        self._pipeline.apply(changes)
+        self._pipeline.apply([*changes, *self._last_good.unread()])
         self._metrics.edits.inc(self._pipeline.counts.edits - before)
         for path, errors in self._source.renewed():
             self._ledger.say((SOURCE_ERRORS, path), map(_entry, errors))

@@ -1,30 +1,47 @@
-"""What Envoys acknowledged and refused, kept over a restart of the program."""
+"""What Envoys acknowledged and refused, and the policies that were in force, kept over a restart of the program."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
+from translator.objects.ref import Ref
 from xds.scope import Scope
 from xds.server import Server
+from xdserve.pipeline import Pipeline
 from xdserve.settings import Settings
-from xdserve.store import Keeper, Store
+from xdserve.sources import Broken, Change, Gone, Source, SourceError
+from xdserve.store import Accepted, Keeper, Store
 
 FILE = "last-good.sqlite"
 CLOSE_SECONDS = 2.0
 
 
+class Places(Protocol):
+    """What is asked of a source."""
+
+    def errors(self) -> Collection[SourceError]:
+        """All that is wrong now."""
+
+    def source(self, ref: Ref) -> Source | None:
+        """Where an object is written now."""
+
+
 class LastGood:
-    """The store of last good versions between a server and a file; does nothing where it is switched off.
+    """The store of last good versions and policies between a program and a file; nothing where it is switched off.
 
     Args:
         settings: whether and where there is one.
         server: whose gateways are remembered.
+        pipeline: whose policies are.
+        source: that says where they are written.
     """
 
-    def __init__(self, settings: Settings, server: Server) -> None:
+    def __init__(self, settings: Settings, server: Server, pipeline: Pipeline, source: Places) -> None:
         self._server = server
         self._keeper: Keeper | None = None
         self._restored: set[str] = set()
+        self._policies = PoliciesInForce(pipeline, source)
         self._path = settings.state_path / FILE if settings.last_good and settings.state_path else None
 
     @property
@@ -33,20 +50,27 @@ class LastGood:
         return self._keeper.failures if self._keeper else 0
 
     def open(self) -> None:
-        """Give the server what an earlier one knew; to be called before anything is published."""
+        """Give server and pipeline what earlier ones knew; to be called before anything is read or published."""
         store = Store.open(self._path) if self._path else None
         if store is None:
             return
         for gateway, memories in store.load().items():
             self._server.restore(gateway, memories)
             self._restored.add(gateway)
-        self._keeper = Keeper(store, self._changed)
+        self._policies.restore(store.policies())
+        self._keeper = Keeper(store, self._changed, self._policies)
+
+    def unread(self) -> list[Change]:
+        """What is to be said of policies that stood in files which cannot be read; see `PoliciesInForce.unread`."""
+        return self._policies.unread()
 
     def settle(self, gateways: Collection[str]) -> None:
-        """All is read: what an earlier server knew of gateways that are no more is forgotten."""
+        """All is read: what an earlier server knew of gateways and targets that are no more is forgotten."""
         for gateway in self._restored.difference(gateways):
             self._server.forget(gateway)
         self._restored.clear()
+        if self._keeper:
+            self._policies.settle()
 
     async def run(self) -> None:
         """Write what changes, until cancelled."""
@@ -56,6 +80,7 @@ class LastGood:
     async def close(self) -> None:
         """Write what is left."""
         if self._keeper:
+            self._policies.find_moved()
             await self._keeper.close(CLOSE_SECONDS)
 
     def _changed(self) -> Mapping[str, Scope]:
@@ -64,3 +89,84 @@ class LastGood:
             if scope is None and self._keeper:
                 self._keeper.forget(gateway)
         return {gateway: scope for gateway, scope in changed.items() if scope is not None}
+
+
+class PoliciesInForce:
+    """The pipeline's policies in force, each with the file that it stands in.
+
+    A source keeps what a file held while its text cannot be told apart into objects; a source that has just begun
+    does not know what that was. The file's name, written beside the policy, tells it.
+    """
+
+    def __init__(self, pipeline: Pipeline, source: Places) -> None:
+        self._pipeline = pipeline
+        self._source = source
+        self._files: dict[Ref, str] = {}  # by target, as they are written
+        self._unread: dict[Ref, str] = {}  # by policy; of what no text was seen yet
+        self._moved: set[Ref] = set()
+
+    def restore(self, policies: Mapping[Ref, Accepted]) -> None:
+        """What an earlier program had in force."""
+        self._pipeline.remember({target: found.policy for target, found in policies.items()})
+        self._files = {target: found.file for target, found in policies.items()}
+        self._unread = {found.policy.ref: found.file for found in policies.values()}
+
+    def unread(self) -> list[Change]:
+        """What is to be said to the pipeline of policies that the source says nothing of.
+
+        While the file that a policy stood in cannot be read, it is broken, which leaves what it was; when the file
+        is read or gone without it, it is gone.
+        """
+        if not self._unread:
+            return []
+        unreadable = {error.source.file for error in self._source.errors() if error.object is None}
+        changes: list[Change] = []
+        for ref, file in list(self._unread.items()):
+            if self._source.source(ref) is not None:
+                del self._unread[ref]
+            elif _and_above(file) & unreadable:
+                changes.append(Broken(ref, (), Source(file, 0)))
+            else:
+                del self._unread[ref]
+                changes.append(Gone(ref))
+        return changes
+
+    def settle(self) -> None:
+        """All is read: what is of no target is forgotten."""
+        self._pipeline.settle()
+        self.find_moved()
+
+    def find_moved(self) -> None:
+        """See which policies stand in other files than was written; nobody is told when a file is renamed."""
+        self._moved.update(target for target in self._pipeline.units if self._is_moved(target))
+
+    def _is_moved(self, target: Ref) -> bool:
+        found = self._found(target)
+        return found is not None and found.file != self._files.get(target)
+
+    def drain(self) -> Iterable[Ref]:
+        """The targets that have another policy in force than at the last call, or the same in another file."""
+        moved, self._moved = self._moved, set()
+        return moved.union(self._pipeline.drain())
+
+    def accepted(self, target: Ref) -> Accepted | None:
+        """The policy that is in force for a target now, to be written."""
+        found = self._found(target)
+        if found is None:
+            self._files.pop(target, None)
+        else:
+            self._files[target] = found.file
+        return found
+
+    def _found(self, target: Ref) -> Accepted | None:
+        policy = self._pipeline.accepted(target)
+        if policy is None:
+            return None
+        source = self._source.source(policy.ref)
+        return Accepted(policy, source.file if source else self._files.get(target, ""))
+
+
+def _and_above(file: str) -> set[str]:
+    """A file and the directories that it is in: one that cannot be listed stands for all in it."""
+    parts = file.split("/")
+    return {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}

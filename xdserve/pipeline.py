@@ -7,7 +7,7 @@ slices, so that whoever runs it can let streams go on in between; it does no I/O
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from translator import envoy, names
 from translator.envoy import Rendered
-from translator.objects import Object
+from translator.objects import Object, TrafficPolicy
 from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, Finding, GatewayPlan, Reason, ServicePlan
 from translator.planners import Planned, plan
@@ -28,6 +28,7 @@ from translator.view import Derived, Key, Objects, View
 from xds.api.envoy.config.endpoint.v3 import LbEndpoint
 from xds.types import ResourceType
 from xds.wire import Encoder, Resource, resource
+from xdserve.inherited import Inherited
 from xdserve.sources import Broken, Change, Gone, Put
 
 SLICE = 50
@@ -123,6 +124,7 @@ class Pipeline:
         self._dirty_services: dict[Ref, None] = {}
         self._dirty_assignments: dict[AssignmentReader, None] = {}
         self._dirty_attachments: dict[Ref, None] = {}
+        self._inherited = Inherited()
 
     # -- Objects in ----------------------------------------------------------------------------------------------
 
@@ -142,9 +144,19 @@ class Pipeline:
                     self._introduce(found)
                 return keys
             case Gone(ref=ref):
+                self._inherited.take(ref)
                 return self.objects.remove(ref)
             case Broken(ref=ref):
-                return self.objects.broken(ref)
+                return self._break(ref)
+
+    def _break(self, ref: Ref) -> set[Key]:
+        """What is unreadable now stays as it was, also as an earlier program knew it."""
+        remembered = None if ref in self.objects else self._inherited.take(ref)
+        if remembered is None:
+            return self.objects.broken(ref)
+        keys = self.objects.put(remembered)
+        self._introduce(remembered)
+        return keys
 
     def _introduce(self, found: Object) -> None:
         """Nobody has read what is new; so say what it makes or is attached to."""
@@ -163,6 +175,31 @@ class Pipeline:
                     self._dirty_assignments[reader] = None
                 case AttachmentReader(ref=ref):
                     self._dirty_attachments[ref] = None
+
+    # -- Policies in force ---------------------------------------------------------------------------------------
+
+    def accepted(self, target: Ref) -> TrafficPolicy | None:
+        """The policy that is in force for a target, or was when it was there last."""
+        unit = self.units.get(target)
+        if unit is not None and unit.planned.accepted is not None:
+            return unit.planned.accepted
+        return self._inherited.accepted(target)
+
+    def remember(self, accepted: Mapping[Ref, TrafficPolicy]) -> None:
+        """Know what an earlier program had in force, by target. To be called before the first objects come.
+
+        It replaces a policy that is invalid when its target is planned first, or unreadable before it was ever read.
+        From now on `drain` says what changes.
+        """
+        self._inherited = Inherited(accepted, watched=True)
+
+    def settle(self) -> None:
+        """All objects have come: what is remembered of a target or policy that did not is forgotten."""
+        self._inherited.clear()
+
+    def drain(self) -> list[Ref]:
+        """The targets that have another policy in force than at the last call; none before `remember`."""
+        return self._inherited.drain()
 
     # -- Resources out -------------------------------------------------------------------------------------------
 
@@ -209,8 +246,9 @@ class Pipeline:
     def _service(self, unit: Unit, ref: Ref) -> None:
         view = View(self.objects, self._derived)
         self.counts.planned_services += 1
+        last_good = self.accepted(ref)
         try:
-            planned = plan(view, ref, self._options, unit.planned.accepted)
+            planned = plan(view, ref, self._options, last_good)
         finally:
             self._derived.record(ServiceReader(ref), view.reads)
         if planned.service is None:
@@ -218,6 +256,7 @@ class Pipeline:
         elif planned.gateway is not None:
             self._publish(unit, planned.gateway, planned.service)
         unit.planned = planned
+        self._inherited.planned(ref, planned, last_good)
         self._reporter.found(ref, planned.findings)
         if planned.service is None and not (planned.findings or planned.awaited):
             del self.units[ref]

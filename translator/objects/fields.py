@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     WithJsonSchema,
 )
 
@@ -21,6 +22,7 @@ from translator.objects.refusal import refuse, says
 _DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 _DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_LARGEST_NUMBER = 99_999
 
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -44,6 +46,31 @@ def _more_than_none(value: object) -> int:
     if milliseconds == 0:
         raise refuse("a duration above 0s")
     return milliseconds
+
+
+def duration(milliseconds: int) -> str:
+    """The text of a duration that was read: ``1500ms``, ``5m``, ``1h500ms``, ``0s``.
+
+    Raises:
+        ValueError: no text of four parts says it.
+    """
+    parts = _parts(milliseconds, 4) if milliseconds else ["0s"]
+    if parts is None:
+        raise ValueError(f"{milliseconds} ms is no duration")
+    return "".join(parts)
+
+
+def _parts(milliseconds: int, most: int) -> list[str] | None:
+    """At most so many numbers of five digits; one number if that is enough."""
+    for unit, size in _MILLISECONDS.items():
+        number, rest = divmod(milliseconds, size)
+        if 0 < number <= _LARGEST_NUMBER and not rest:
+            return [f"{number}{unit}"]
+    for unit, size in _MILLISECONDS.items():
+        number = min(milliseconds // size, _LARGEST_NUMBER)
+        if number and most > 1 and (rest_of_it := _parts(milliseconds - number * size, most - 1)):
+            return [f"{number}{unit}", *rest_of_it]
+    return None
 
 
 def _header_name(value: object) -> str:
@@ -88,8 +115,10 @@ def _text(value: str) -> str:
 
 _DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$"})
 
-Milliseconds = Annotated[int, BeforeValidator(_milliseconds), _DURATION_SCHEMA]
-PositiveMilliseconds = Annotated[int, BeforeValidator(_more_than_none), _DURATION_SCHEMA]
+_AS_DURATION = PlainSerializer(duration, return_type=str, when_used="json")
+
+Milliseconds = Annotated[int, BeforeValidator(_milliseconds), _AS_DURATION, _DURATION_SCHEMA]
+PositiveMilliseconds = Annotated[int, BeforeValidator(_more_than_none), _AS_DURATION, _DURATION_SCHEMA]
 DnsLabel = Annotated[
     str, Field(max_length=63, pattern=rf"^{_LABEL}$"), says("a DNS label: a-z, 0-9 and -, at most 63 characters")
 ]

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import structlog
 
+from translator.objects.ref import Ref
 from xds.memory import Memory
 from xds.types import ResourceType
 from xdserve.store import rows
 from xdserve.store.files import Owned, move_aside, own
-from xdserve.store.reading import Memories, read
+from xdserve.store.policies import Accepted, Policies, accepted_row, target_key
+from xdserve.store.reading import Content, Memories, read
 from xdserve.store.rows import Good, Key
 from xdserve.store.schema import Unusable, connect, is_damage
 
@@ -38,21 +40,28 @@ _PUT_REFUSED = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _DROP_REFUSED = "DELETE FROM refused WHERE gateway = ? AND type = ? AND name = ?"
+_PUT_ACCEPTED = (
+    "INSERT INTO accepted (target, file, document, digest) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+    "SET file = excluded.file, document = excluded.document, digest = excluded.digest WHERE digest <> excluded.digest"
+)
+_DROP_ACCEPTED = "DELETE FROM accepted WHERE target = ?"
 
 
 class Store:
-    """What Envoys acknowledged and refused, by gateway, type and name, in a file that outlives the process.
+    """What Envoys acknowledged and refused, by gateway, type and name, and the policies in force, by target.
+
+    In a file that outlives the process.
 
     Secrets are never written, whoever asks for it: a key on the disk would outlive its rotation. The store's
     directory is made with mode 0700 and its file with 0600 all the same. Not for two threads at once.
     """
 
-    def __init__(self, path: Path, database: sqlite3.Connection, lock: int, memories: Memories) -> None:
+    def __init__(self, path: Path, database: sqlite3.Connection, lock: int, content: Content) -> None:
         """Take over an open database; use `open`."""
         self.path = path
         self._database = database
         self._lock = lock
-        self._memories = memories
+        self._content = content
 
     @classmethod
     def open(cls, path: Path) -> Store | None:
@@ -70,7 +79,7 @@ class Store:
             _say_none(path, str(error))
             return None
         try:
-            database, memories = _read_or_begin(path)
+            database, content = _read_or_begin(path)
         except (OSError, sqlite3.Error, Unusable) as error:
             os.close(lock)
             _say_none(path, str(error))
@@ -78,16 +87,27 @@ class Store:
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, database, lock, memories)
+        return cls(path, database, lock, content)
 
     def load(self) -> Memories:
-        """What `open` has read. Once: the store itself keeps nothing in memory."""
-        memories, self._memories = self._memories, {}
+        """What `open` has read of gateways. Once: the store itself keeps nothing in memory."""
+        memories, self._content = self._content.memories, self._content._replace(memories={})
         return memories
 
-    def save(self, changes: Iterable[tuple[str, Iterable[Memory]]], forget: Iterable[str] = ()) -> int:
+    def policies(self) -> Policies:
+        """What `open` has read of policies. Once, too."""
+        policies, self._content = self._content.policies, self._content._replace(policies={})
+        return policies
+
+    def save(
+        self,
+        changes: Iterable[tuple[str, Iterable[Memory]]],
+        forget: Iterable[str] = (),
+        policies: Iterable[tuple[Ref, Accepted | None]] = (),
+    ) -> int:
         """Forget all of some gateways, then put memories in place of those of the same names; all of it or nothing.
 
+        ``policies`` are put in place of those of the same targets; None is a target that has none any more.
         A memory of nothing is deleted. What the file has already is not written again: the number of changed rows.
 
         Raises:
@@ -100,6 +120,8 @@ class Store:
             for gateway, memories in changes:
                 for memory in memories:
                     self._put(gateway, memory)
+            for target, accepted in policies:
+                self._accept(target, accepted)
         return self._database.total_changes - before
 
     def interrupt(self) -> None:
@@ -127,6 +149,12 @@ class Store:
     def _forget(self, gateway: bytes) -> None:
         self._database.execute("DELETE FROM good WHERE gateway = ?", (gateway,))
         self._database.execute("DELETE FROM refused WHERE gateway = ?", (gateway,))
+
+    def _accept(self, target: Ref, accepted: Accepted | None) -> None:
+        if accepted is None:
+            self._database.execute(_DROP_ACCEPTED, (target_key(target),))
+        else:
+            self._database.execute(_PUT_ACCEPTED, accepted_row(target, accepted))
 
     def _put(self, gateway: str, memory: Memory) -> None:
         if memory.type is ResourceType.SECRET:
@@ -158,7 +186,7 @@ def _say_none(path: Path, cause: str) -> None:
     logger.error("no store of last good versions", path=str(path), cause=cause)
 
 
-def _read_or_begin(path: Path) -> tuple[sqlite3.Connection, Memories]:
+def _read_or_begin(path: Path) -> tuple[sqlite3.Connection, Content]:
     """The database and what it holds.
 
     Raises:
@@ -169,10 +197,10 @@ def _read_or_begin(path: Path) -> tuple[sqlite3.Connection, Memories]:
     except Unusable as error:
         aside = move_aside(path)
         logger.warning("last good versions begun anew", path=str(path), cause=str(error), aside=str(aside))
-        return connect(path), {}
+        return connect(path), Content({}, {})
 
 
-def _read_file(path: Path) -> tuple[sqlite3.Connection, Memories]:
+def _read_file(path: Path) -> tuple[sqlite3.Connection, Content]:
     database = None
     try:
         database = connect(path)

@@ -1,4 +1,4 @@
-"""The store beside an event loop: what scopes remember is gathered in slices and written by a thread of its own."""
+"""The store beside an event loop: what is remembered is gathered in slices and written by a thread of its own."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 import structlog
 
+from translator.objects.ref import Ref
 from xds.memory import Memory
 from xds.types import ResourceType
 from xdserve.pauses import Pauses
 from xdserve.store.database import Store
+from xdserve.store.policies import Accepted
 
 logger = structlog.get_logger("xdserve.store")
 
@@ -32,6 +35,16 @@ class Remembering(Protocol):
         """What is remembered of a name now."""
 
 
+class Deciding(Protocol):
+    """What the keeper asks of who knows which policies are in force."""
+
+    def drain(self) -> Iterable[Ref]:
+        """The targets that have another policy in force than at the last call."""
+
+    def accepted(self, target: Ref, /) -> Accepted | None:
+        """The policy that is in force for a target now."""
+
+
 Scopes: TypeAlias = Callable[[], Mapping[str, Remembering]]
 """Gives the scopes by gateway: all, or those that may have changed since it was last called."""
 
@@ -45,15 +58,19 @@ class _Dirty:
 
 
 class Keeper:
-    """Writes what scopes remember at most every ``interval`` seconds. It owns the store from now on.
+    """Writes what is to be remembered at most every ``interval`` seconds. It owns the store from now on.
 
     A write that fails is told once for each kind of failure and counted in ``failures``; its names stay to be written.
     """
 
-    def __init__(self, store: Store, scopes: Scopes, interval: float = 1.0) -> None:
+    def __init__(
+        self, store: Store, scopes: Scopes, policies: Deciding | None = None, *, interval: float = 1.0
+    ) -> None:
         self._store = store
         self._scopes = scopes
+        self._policies = policies
         self._interval = interval
+        self._targets: set[Ref] = set()
         self._dirty: dict[str, _Dirty] = {}
         self._forgotten: set[str] = set()
         self._told: set[str] = set()
@@ -66,8 +83,9 @@ class Keeper:
 
     @property
     def pending(self) -> int:
-        """How many names and gateways are still to be written or forgotten."""
-        return len(self._forgotten) + sum(len(dirty.names) for dirty in self._dirty.values())
+        """How many names, gateways and policies are still to be written or forgotten."""
+        names = sum(len(dirty.names) for dirty in self._dirty.values())
+        return names + len(self._forgotten) + len(self._targets)
 
     def forget(self, gateway: str) -> None:
         """Delete all that is remembered of a gateway that is no more."""
@@ -84,7 +102,7 @@ class Keeper:
         """Write all that has changed; whether that succeeded. What failed is tried again with the next flush."""
         async with self._flushing:
             await self._gather()
-            while self._dirty or self._forgotten:
+            while self._dirty or self._forgotten or self._targets:
                 if not await self._write():
                     return False
             return True
@@ -109,6 +127,8 @@ class Keeper:
             logger.warning("last good versions lost", names=self.pending)
 
     async def _gather(self) -> None:
+        if self._policies:
+            self._targets.update(self._policies.drain())
         pauses = Pauses()
         scopes = self._scopes()
         # A list, for gateways come and go while others run; of names, for ten thousand tuples a second are garbage.
@@ -122,15 +142,19 @@ class Keeper:
                 await pauses.take()
 
     async def _write(self) -> bool:
-        """One transaction: what is forgotten, and the next gateways. Their names are read at the last moment."""
+        """One transaction: what is forgotten, the next gateways and policies. They are read at the last moment."""
         forgotten, self._forgotten = self._forgotten, set()
         batch = dict(self._batch())
+        targets = set(islice(self._targets, BATCH))
+        self._targets -= targets
         try:
             changes = await self._remembered(batch)
+            policies = [(target, self._policies.accepted(target)) for target in targets] if self._policies else []
             loop = asyncio.get_running_loop()
-            self.written += await loop.run_in_executor(self._thread, self._store.save, changes, forgotten)
+            self.written += await loop.run_in_executor(self._thread, self._store.save, changes, forgotten, policies)
         except BaseException as error:
             self._put_back(batch, forgotten)
+            self._targets |= targets
             # Any fault of the store, ours too, so that it stays within it: Envoys are served without. It is told.
             if not isinstance(error, Exception):
                 raise

@@ -7,16 +7,25 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from xds.memory import Memory
 from xds.wire.resource import Resource
 from xdserve.store import rows
+from xdserve.store.policies import AcceptedRow, Policies, policies_of
 from xdserve.store.rows import Frame, Good, Key, Refused
 from xdserve.store.schema import Unusable
 
 Memories: TypeAlias = Mapping[str, Sequence[Memory]]
 """What is remembered, by gateway."""
+
+
+class Content(NamedTuple):
+    """All that a file holds."""
+
+    memories: Memories
+    policies: Policies
+
 
 _ALL_FRAMES = "SELECT digest, version, frame, uses, vacant, slow FROM frames"
 _ALL_GOOD = "SELECT gateway, type, name, digest, position, origin FROM good ORDER BY gateway, type, name, position"
@@ -24,12 +33,13 @@ _ALL_REFUSED = (
     "SELECT gateway, type, name, position, version, code, message, node, cause FROM refused "
     "ORDER BY gateway, type, name, position"
 )
+_ALL_ACCEPTED = "SELECT target, file, document, digest FROM accepted ORDER BY target"
 
 # What rows that this program did not write raise: a column of another type, a word it does not know.
 _STRANGE = (ValueError, TypeError, KeyError, AttributeError)
 
 
-def read(database: sqlite3.Connection) -> Memories:
+def read(database: sqlite3.Connection) -> Content:
     """Everything in the file. Equal frames are one object.
 
     Raises:
@@ -37,12 +47,13 @@ def read(database: sqlite3.Connection) -> Memories:
         sqlite3.Error: damage (see is_damage), or the machine cannot read it.
     """
     try:
-        return _read(database)
+        policies = policies_of(map(AcceptedRow._make, database.execute(_ALL_ACCEPTED)))
+        return Content(_memories(database), policies)
     except _STRANGE as error:
         raise Unusable("it is damaged") from error
 
 
-def _read(database: sqlite3.Connection) -> Memories:
+def _memories(database: sqlite3.Connection) -> Memories:
     frames = _Frames(map(Frame._make, database.execute(_ALL_FRAMES)))
     good = {
         key: tuple(frames.resource(key, Good._make(row[3:])) for row in found)

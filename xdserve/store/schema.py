@@ -9,7 +9,7 @@ from pathlib import Path
 from xdserve.store.files import make_private
 
 APPLICATION_ID = 0x78647376  # "xdsv"
-VERSION = 1
+VERSION = 2
 
 # Names and words are kept as UTF-8 in BLOBs: SQLite's TEXT takes neither NUL nor lone surrogates without harm.
 # A frame is kept once, whoever refers to it, and goes with the last reference.
@@ -28,6 +28,9 @@ _STATEMENTS = (
   gateway BLOB NOT NULL, type TEXT NOT NULL, name BLOB NOT NULL, position INTEGER NOT NULL, version BLOB NOT NULL,
   code INTEGER NOT NULL, message BLOB NOT NULL, node BLOB NOT NULL, cause TEXT NOT NULL,
   PRIMARY KEY (gateway, type, name, position)
+) WITHOUT ROWID""",
+    """CREATE TABLE accepted (
+  target TEXT PRIMARY KEY, file BLOB NOT NULL, document TEXT NOT NULL, digest BLOB NOT NULL
 ) WITHOUT ROWID""",
     """CREATE TRIGGER unreferenced AFTER DELETE ON good
 WHEN NOT EXISTS (SELECT 1 FROM good WHERE digest = OLD.digest)
