@@ -9,8 +9,6 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-import yaml
-
 import bootstrap
 from tests.chaos.edits import Editor
 from tests.chaos.farm import Farm
@@ -45,7 +43,7 @@ class Figures:
     concurrency: int
     rests: int = 0
     reconnects: list = field(default_factory=list)
-    """Seconds from the end of a stream to the next one, as far as looking every 20 ms tells."""
+    """Seconds from the end of a stream to the next one, as far as looking every 50 ms tells."""
     resent: Counter = field(default_factory=Counter)
     """Resources and removals sent upon reconnects at rest."""
     hidden: list = field(default_factory=list)
@@ -135,17 +133,18 @@ class Chaos:
             elif lost is not None:
                 self.figures.reconnects.append(now - lost)
                 lost = None
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     # -- Rest --------------------------------------------------------------------------------------------------
 
     async def _rest(self):
         """All agree; then the Envoy moves to the other server, which has nothing to tell it; all agree still."""
-        await wait_until(self._agreed, 40, "servers and Envoy to have the last edit", every=0.1)
+        expected = self._expected()
+        await self._agree(expected)
         self.history.settle(time.monotonic())
         await self._refused()
         await self._move()
-        await wait_until(self._agreed, 40, "servers and Envoy to agree after a restart", every=0.1)
+        await self._agree(expected)
         self.figures.rests += 1
 
     async def _move(self):
@@ -166,9 +165,13 @@ class Chaos:
         ]
         return any(len(node["types"]) >= 4 for node in nodes)
 
-    async def _agreed(self):
+    async def _agree(self, expected):
+        await wait_until(
+            lambda: self._agreed(expected), 60, "both servers and the Envoy to have the last edit", every=0.1
+        )
+
+    async def _agreed(self, expected):
         """Whether both servers have what the files say, and the Envoy has it too and nothing else."""
-        expected = self._expected()
         for replica in self.replicas:
             if await replica.versions(GATEWAY) != expected:
                 return False
@@ -181,8 +184,7 @@ class Chaos:
     def _expected(self):
         """Version by section and name, by a pipeline that reads the same documents."""
         plane = Plane()
-        files = sorted(self._objects.rglob("*.yaml"))
-        plane.put(*(document for file in files for document in yaml.safe_load_all(file.read_text())))
+        plane.put(*self.world.files.values())
         scope = plane.server.scope(GATEWAY)
         return {(SECTIONS[one.type], one.name): one.version for one in scope.resources()}
 

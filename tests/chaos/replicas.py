@@ -14,8 +14,8 @@ from tests.support.wait import wait_until
 GATEWAY = "models/iris"
 KILLED = 0.25
 """The share of restarts by SIGKILL."""
-OTHER = 0.25
-"""The share of restarts of the second server."""
+STRUCK = 0.6
+"""The share of restarts that take the Envoy's server, whichever that is; the others take the first."""
 
 
 class Replica(Serve):
@@ -62,10 +62,14 @@ class Pair:
             await replica.started()
 
     async def restart_some(self, until):
-        """End one, start it again, wait until it is ready; again and again, mostly the first."""
+        """End one, start it again, wait until it is ready; again and again."""
         while time.monotonic() < until:
             await asyncio.sleep(self._rng.uniform(0.0, 1.0))
-            await self.restart(self.replicas[self._rng.random() < OTHER])
+            await self.restart(await self._victim())
+
+    async def _victim(self):
+        struck = self._rng.random() < STRUCK
+        return (await self.with_envoy() if struck else None) or self.replicas[0]
 
     async def restart(self, replica):
         await self.end(replica)

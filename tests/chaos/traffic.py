@@ -11,7 +11,7 @@ from tests.chaos.farm import EVENT_SECONDS
 from xdserve.demo.driver import LostError, connect, post
 
 HOST = "127.0.0.1"
-DEADLINE = 15.0
+DEADLINE = 30.0
 """Seconds for one request."""
 NEW_CONNECTIONS = 0.2
 """The share of requests on a connection of their own."""
@@ -121,7 +121,7 @@ class Streams:
         for seconds in lane:
             events = int(seconds / EVENT_SECONDS)
             try:
-                async with asyncio.timeout(seconds * 2 + DEADLINE):
+                async with asyncio.timeout(seconds * 3 + DEADLINE):
                     await self._stream(events)
                 self.whole += 1
             except (OSError, EOFError, ValueError) as error:

@@ -6,10 +6,9 @@ written after it and goes before it, and what nothing refers to any more stays f
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
-
-import yaml
 
 from tests.support.documents import endpoints, entrance, isvc, policy, service, split, to_service
 
@@ -53,6 +52,8 @@ class World:
         self.policy = None
         self.edits = 0
         """Files written."""
+        self.files = {}
+        """The documents by file."""
         self._folder = folder
         self._port = port
         self._history = history
@@ -134,10 +135,12 @@ class World:
         path = self._folder / file
         path.parent.mkdir(exist_ok=True)
         new = path.with_name(f".{path.name}.new")
-        new.write_text("---\n".join(yaml.safe_dump(one, sort_keys=False) for one in documents))
+        new.write_text("---\n".join(f"{json.dumps(one)}\n" for one in documents))
+        self.files[file] = documents
         self._write(lambda: new.replace(path))
 
     def _remove(self, file):
+        del self.files[file]
         self._write((self._folder / file).unlink)
 
     def _write(self, how):
