@@ -20,7 +20,8 @@ REFUSALS_KEPT = 8
 """Refused versions remembered of a name."""
 
 _NOBODY: frozenset[str] = frozenset()
-_WITHHELD = ""
+_ANY = ""
+"""Stands for the version of what Envoys have in several: some took what others refused, or keep an earlier one."""
 
 
 class Scope:
@@ -62,14 +63,13 @@ class Scope:
         of a resource share them, and takes the newer origin: where an object says it may have moved.
         """
         taken = {(resource.type, resource.name): resource for resource in put}
-        before = {key: self._version(key) for key in taken}
+        before = {key: self._before(key, resource.version) for key, resource in taken.items()}
         # Routes after clusters: what they let go of may have been put in the same breath.
         for key in sorted(taken, key=_is_route):
             self._put(key, taken[key])
         for key in remove:
             if key not in taken and key[1] in self._wanted[key[0]]:
-                # An Envoy may hold an earlier version of what is withheld: it is to let go of that.
-                before.setdefault(key, self._version(key) or _WITHHELD)
+                before.setdefault(key, self._before(key))
                 self._remove(key)
         if self._restored:
             self._prune()
@@ -87,6 +87,12 @@ class Scope:
         before = {key: self._version(key)}
         self._retired.keep(key, assignment)
         return self._settle(before)
+
+    def _before(self, key: Key, version: str | None = None) -> str | None:
+        """What is served before another version is wanted. Where that was not what was wanted, some may have either."""
+        wanted = self._wanted[key[0]].get(key[1])
+        other = wanted is not None and wanted.version != version
+        return _ANY if other and key in self._instead else self._version(key)
 
     def _put(self, key: Key, resource: Resource) -> None:
         of_type = self._wanted[resource.type]

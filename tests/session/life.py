@@ -290,6 +290,8 @@ class Rest:
         if served is None or has == served.version:
             return
         took = wanted is not None and has == wanted.version
+        if self.envoy.warming and served.version in self.envoy.refused.get((type_, name), ()):
+            return  # it has not said so yet
         assert took or self._held_back(type_, served), (
             f"{self.envoy.node_id}: {type_.short} {name}: has {has}, is served {served.version}"
         )

@@ -294,6 +294,7 @@ def test_who_took_what_another_refused_follows_when_it_is_undone():
     client.publish(BAD)
     other.drain()
     client.drain(client.nack(client.get()[0], "listener http: no good"))
+    assert other.get() == []
     client.publish(GOOD)
     assert came_versions(other.drain()) == {"http": GOOD.version}
     assert client.drain() == []
