@@ -155,8 +155,12 @@ class Call:
         return await self.within(seconds, self.read(), late)
 
     async def read(self) -> bytes | None:
-        """The next message; None if there are no more."""
-        data = await self._context.read()
+        """The next message; None if there are no more.
+
+        A read that is waited for no longer goes on until gRPC ends it with the call: one that is cancelled would never
+        give back what it has allocated, a hundred bytes for each stream that ever was (grpc/grpc#43360).
+        """
+        data = await asyncio.shield(self._context.read())
         if data is grpc.aio.EOF:
             self.left = True
             return None

@@ -69,7 +69,7 @@ async def beside(rig):
     """Goes on getting its edits to the end; and when the others are gone the server keeps nothing of them."""
     beside = Beside(rig)
     await beside.begin()
-    await until(lambda: rig.server.connected(GATEWAY) == 1)
+    await until(lambda: [view.in_flight for node in rig.server.nodes() for view in node.types] == [()])
     before = left(rig.server)
     opened = len(rig.record.streams) - len(rig.record.gone)
     yield beside

@@ -95,6 +95,7 @@ def state(server, record):
         "losses": sum(len(gateway._losses) for gateway in server._gateways.values()),
         "refused": len(scope._refused) + sum(map(len, scope._suspects.values())),
         "objects": len(gc.get_objects()),
+        "blocks": sys.getallocatedblocks(),
         "opened": record.opened_streams,
         "closed": record.closed_streams,
         "refusals": dict(record.refusals),
@@ -246,7 +247,9 @@ async def soak(number=CYCLES, say=lambda line: None):
             await cycles(channel, range(index * step, (index + 1) * step), found.ends)
         await child.say("publish")
         found.states.append(state := await child.settled())
-        say(f"{(index + 1) * step:>7,} cycles  {state['rss']:>8,} KB  {state['objects']:>8,} objects")
+        say(
+            f"{(index + 1) * step:>7,} cycles  {state['rss']:>8,} KB  {state['objects']:>8,} objects  {state['blocks']:>8,} blocks"
+        )
     found.seconds = time.monotonic() - started
     await child.stop()
     return found

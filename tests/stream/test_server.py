@@ -293,7 +293,7 @@ async def test_200_connections_come_and_go_and_leave_nothing(rig):
     channel = rig.channel()
     stays = Client(channel)
     await stays.take(CLUSTER, gateway=GATEWAY)
-    await until(lambda: rig.server.connected(GATEWAY) == 1)
+    await until(lambda: [view.in_flight for node in rig.server.nodes() for view in node.types] == [()])
     tasks = len(asyncio.all_tasks())
     for round_ in range(200):
         client = Client(channel)
