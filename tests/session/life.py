@@ -225,7 +225,7 @@ class Life:
         """Whether the Envoy has exactly what it would be sent."""
         envoy = seat.envoy
         return not envoy.warming and all(
-            envoy.versions(type_)
+            envoy.said[type_]
             == {n: found.version for n in Rest(self, seat).names(type_) if (found := self.scope.get(type_, n))}
             for type_ in TYPES
         )

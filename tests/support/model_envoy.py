@@ -184,13 +184,17 @@ class ModelEnvoy:
 
     def _judge(self, offer: Offer) -> tuple[Mapping[str, Held], Refused | None]:
         """What of the response is taken, and the refusal of the rest."""
-        faults = {name: held.body.fault(self.node_id) if held.body else "" for name, held in offer.held.items()}
+        faults = {name: self._fault(offer.type, held) for name, held in offer.held.items()}
         spoilt = [name for name, fault in faults.items() if fault == "all"]
         bad = spoilt[:1] or [name for name, fault in faults.items() if fault]
         if not bad:
             return offer.held, None
         refused = self._refusal(offer, bad, whole=bool(spoilt))
         return {n: held for n, held in offer.held.items() if not spoilt and faults[n] in {"", "late"}}, refused
+
+    def _fault(self, type_: ResourceType, held: Held) -> str:
+        fault = held.body.fault(self.node_id) if held.body else ""
+        return "alone" if fault == "late" and type_ is not CLUSTER else fault
 
     def _refusal(self, offer: Offer, bad: Iterable[str], *, whole: bool) -> Refused:
         culprits = {name: offer.held[name] for name in bad}

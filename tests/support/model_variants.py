@@ -27,6 +27,8 @@ def error_of(refused: Refused | None) -> Status | None:
 class DeltaEnvoy(ModelEnvoy):
     """Every answer to a response is sent, in order; those about clusters when all are warm."""
 
+    said: dict[ResourceType, dict[str, str]] = field(default_factory=lambda: {t: {} for t in ResourceType})
+    """Versions that it tells on its next stream: those of responses that it took whole."""
     _withheld: list[tuple[DeltaDiscoveryRequest, Refused | None]] = field(default_factory=list)
 
     variant = Variant.DELTA
@@ -36,13 +38,17 @@ class DeltaEnvoy(ModelEnvoy):
         super().connect()
 
     def _open(self, type_: ResourceType) -> None:
-        versions = {name: held.version for name, held in self.held[type_].items()}
         names = sorted(self.subscribed[type_])
+        all_of_it = type_ in {CLUSTER, LISTENER}
+        versions = {name: said for name, said in self.said[type_].items() if all_of_it or name in names}
+        self.said[type_] = dict(versions)
         if type_ is CLUSTER and names:
             names.append("*")
         self._send(type_, resource_names_subscribe=names, initial_resource_versions=versions)
 
     def _ask(self, type_: ResourceType, *, names: Iterable[str] = (), dropped: Iterable[str] = ()) -> None:
+        for name in dropped if type_ is not CLUSTER else ():
+            self.said[type_].pop(name, None)
         self._send(type_, resource_names_subscribe=list(names), resource_names_unsubscribe=list(dropped))
 
     def again(self, type_: ResourceType, names: Iterable[str], nonce: str) -> None:
@@ -52,6 +58,10 @@ class DeltaEnvoy(ModelEnvoy):
         self._send(type_, resource_names_subscribe=list(names), response_nonce=nonce)
 
     def _answer(self, offer: Offer, refused: Refused | None) -> None:
+        if refused is None:
+            self.said[offer.type].update((name, held.version) for name, held in offer.held.items())
+            for name in offer.removed:
+                self.said[offer.type].pop(name, None)
         self._send(offer.type, refused, response_nonce=offer.nonce, error_detail=error_of(refused))
 
     def _send(self, type_: ResourceType, refused: Refused | None = None, **fields) -> None:
