@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 
 from tests.chaos.world import CANARY_SHARE, PREDICTOR, Policy, predictor_service
+
+STARTING = 0.1
+"""Seconds from a Service to what refers to it: pods take longer to start. Files written at once may be read apart."""
 
 _MOST_BACKENDS = 6
 _MOST_CANARIES = 3
@@ -60,6 +64,7 @@ class Editor:
         if name not in self._world.services:
             self._world.services[name] = [(await self._farm.start(), True) for _ in range(count)]
             self._world.put_service(name)
+            await asyncio.sleep(STARTING)
 
     def _weights(self, must=None):
         """A split of one to three backends that are ready."""

@@ -83,7 +83,7 @@ class Traffic:
             asked.answered = time.monotonic()
         if alone:
             connection.close()
-        else:
+        elif connection.open:  # one that is closed though no answer said so, fails the next request
             self._idle.append(connection)
 
     async def _connection(self, *, alone):
