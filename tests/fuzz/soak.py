@@ -223,10 +223,10 @@ class Child:
         await self.say("state")
         return json.loads(await self.process.stdout.readline())
 
-    async def settled(self):
-        """The state when no call is left."""
+    async def settled(self, tasks):
+        """The state when no call is left, and no more than these tasks: gRPC's own end a little later."""
         async with asyncio.timeout(DEADLINE):
-            while (found := await self.state())["calls"]:
+            while (found := await self.state())["calls"] or found["tasks"] > tasks:
                 pass
         return found
 
@@ -240,16 +240,16 @@ async def soak(number=CYCLES, say=lambda line: None):
     """Run so many cycles, in steps, after one step to warm up; a new connection for each step."""
     child, found, step = Child(), Soak(number), number // STEPS
     port = await child.start()
+    idle = (await child.state())["tasks"]
     started = time.monotonic()
     for index in range(-1, STEPS):
         options = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             await cycles(channel, range(index * step, (index + 1) * step), found.ends)
         await child.say("publish")
-        found.states.append(state := await child.settled())
-        say(
-            f"{(index + 1) * step:>7,} cycles  {state['rss']:>8,} KB  {state['objects']:>8,} objects  {state['blocks']:>8,} blocks"
-        )
+        found.states.append(state := await child.settled(idle))
+        figures = f"{state['rss']:>8,} KB  {state['objects']:>8,} objects  {state['blocks']:>8,} blocks"
+        say(f"{(index + 1) * step:>7,} cycles  {figures}")
     found.seconds = time.monotonic() - started
     await child.stop()
     return found
