@@ -1,4 +1,7 @@
-"""What Envoys acknowledged and refused outlives the program: what is refused now is served as it was good."""
+"""What Envoys acknowledged and refused, and the policies in force, outlive the program.
+
+What is refused now, by Envoys or by the program itself, is served as it was good.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import asynccontextmanager
 import grpc
 import grpc.aio
 import pytest
+import yaml
 
 from tests.stream.rig import Client
 from tests.support.documents import backend, isvc, policy, split
@@ -54,6 +58,25 @@ def serve(tmp_path):
         program.write("iris.yaml", TARGET, *MODELS)
         program.write("policy.yaml", shares(80, 20))
         yield program
+
+
+async def in_force(serve, share=50):
+    """The program has run with a policy; gives the versions, and those without one."""
+    (serve.objects / "policy.yaml").unlink()
+    await serve.started()
+    without = await serve.versions()
+    serve.write("policy.yaml", shares(100 - share, share))
+
+    async def applied():
+        return await serve.versions() != without
+
+    await wait_until(applied, 20, "the policy to be applied")
+    return await serve.versions(), without
+
+
+async def said(serve):
+    """File, object and field of all that is wrong."""
+    return [(one["source"]["file"], one["object"], one["field"]) for one in await serve.errors()]
 
 
 async def spoiled(serve):
@@ -122,3 +145,127 @@ async def test_a_service_that_went_while_nobody_ran_is_forgotten(serve):
         _, response = await routes(newcomer)
         await newcomer.ack(response)
         assert await refused(serve) == []
+
+
+POLICY = "TrafficPolicy models/iris"
+NO_NUMBER = policy(split=[{"backend": "predictor", "weight": "half"}, {"backend": "v2", "weight": 50}])
+NO_BACKEND = policy(split=split(predictor=50, v9=50))
+MISTAKES = {
+    "a bad weight": (yaml.safe_dump(NO_NUMBER), (POLICY, "spec.split[0].weight")),
+    "no YAML": ("spec: [half", (None, "")),
+    "an empty file": ("", (None, "")),
+    "an unknown backend": (yaml.safe_dump(NO_BACKEND), (POLICY, "spec.split[1].backend")),
+}
+
+
+@pytest.fixture(params=MISTAKES)
+async def mistaken(serve, request):
+    """A policy was in force, and its file was spoilt while nobody ran; gives the versions before."""
+    text, where = MISTAKES[request.param]
+    before = await in_force(serve)
+    assert serve.child.stop() == 0
+    serve.write_text("policy.yaml", text)
+    return before, [("policy.yaml", *where)]
+
+
+async def test_a_policy_that_is_invalid_at_the_start_is_replaced_by_the_last_valid_one(serve, mistaken):
+    (before, without), wrong = mistaken
+    for _ in range(2):
+        await serve.started()
+        assert await serve.versions() == before
+        assert await said(serve) == wrong
+        assert serve.child.stop() == 0
+    await serve.started()
+    serve.write("policy.yaml", shares(60, 40))
+
+    async def mended():
+        return not await serve.errors()
+
+    await wait_until(mended, 20, "the error to be over")
+    assert await serve.versions() not in (before, without)
+
+
+async def test_without_a_memory_its_service_is_served_by_its_own_fields(serve, mistaken):
+    (_, without), wrong = mistaken
+    await serve.started("--no-last-good")
+    assert await serve.versions() == without
+    assert await said(serve) == wrong
+
+
+async def test_a_policy_that_is_gone_at_the_start_does_not_come_back(serve):
+    _, without = await in_force(serve)
+    assert serve.child.stop() == 0
+    (serve.objects / "policy.yaml").unlink()
+    serve.write_text("other.yaml", "spec: [half")
+    await serve.started()
+    assert await serve.versions() == without
+    serve.write("policy.yaml", NO_NUMBER)
+    await wait_until(lambda: _tells(serve, "policy.yaml"), 20, "the mistake to be told")
+    assert await serve.versions() == without
+    await restarted(serve)
+    assert await serve.versions() == without
+
+
+async def test_a_policy_whose_unreadable_file_goes_goes_with_it(serve):
+    before, without = await in_force(serve)
+    assert serve.child.stop() == 0
+    serve.write_text("policy.yaml", "spec: [half")
+    await serve.started()
+    assert await serve.versions() == before
+    (serve.objects / "policy.yaml").unlink()
+
+    async def gone():
+        return await serve.versions() == without
+
+    await wait_until(gone, 20, "the policy to be gone")
+    await restarted(serve)
+    assert await serve.versions() == without
+
+
+async def test_a_policy_is_remembered_where_it_was_moved_to(serve):
+    before, _ = await in_force(serve)
+    (serve.objects / "policy.yaml").rename(serve.objects / "moved.yaml")
+    serve.write("twin.yaml", shares(50, 50))
+
+    async def seen():
+        return any("already in moved.yaml" in one["message"] for one in await serve.errors())
+
+    await wait_until(seen, 20, "the move to be seen")
+    assert serve.child.stop() == 0
+    (serve.objects / "twin.yaml").unlink()
+    serve.write_text("moved.yaml", "spec: [half")
+    await serve.started()
+    assert await serve.versions() == before
+
+
+async def _tells(serve, file):
+    return any(one[0] == file for one in await said(serve))
+
+
+async def test_a_service_that_is_broken_at_the_start_leaves_its_envoys_what_they_have(serve):
+    """Nothing says what it is to be: nobody is answered, and nothing is forgotten."""
+    good = await spoiled(serve)
+    assert serve.child.stop() == 0
+    serve.write("iris.yaml", isvc(canary="v2"), *MODELS)
+    serve.write("policy.yaml", NO_BACKEND)
+    await serve.started()
+    await restarted(serve)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{serve.port}") as channel:
+        client = Client(channel)
+        await client.say(ResourceType.CLUSTER, gateway=IRIS)
+
+        async def asked():
+            return await serve.json("/debug/nodes")
+
+        await wait_until(asked, 20, "the request to be there")
+        serve.write("iris.yaml", TARGET, *MODELS)
+        response = await client.get()
+        assert sorted(one.name for one in response.resources) == CLUSTERS
+        await client.ack(response)
+        await client.take(ResourceType.ENDPOINT, CLUSTERS)
+        await client.take(ResourceType.LISTENER)
+        await client.say(ResourceType.ROUTE, [IRIS])
+        found, _ = await routes(client)
+        assert found == good
+        (told,) = await refused(serve)
+        assert (told["object"], told["served"]) == (POLICY, good)
