@@ -74,7 +74,7 @@ class Call:
         self._stuck = False
         self.task: asyncio.Task[None] | None = asyncio.current_task()
         self.peer: str = context.peer()
-        self.over: ProtocolError | Ended | bool = False
+        self.over: BaseException | bool = False
         """Whether the call is to end: True for well, or what to end it with."""
         self.left = False
         """Whether the client ended the call, or went away."""
@@ -83,7 +83,7 @@ class Call:
         """There is something to look at."""
         self._wake.set()
 
-    def end(self, error: ProtocolError | Ended | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """Let the call end; what ends it first counts."""
         if not self.over:
             self.over = error or True
@@ -132,7 +132,7 @@ class Call:
         except TimeoutError:
             if self._deadline is None or not self._deadline.expired():
                 raise
-            raise (self.over if isinstance(self.over, Exception) else late) from None
+            raise (self.over if isinstance(self.over, BaseException) else late) from None
         finally:
             self._deadline = None
 
@@ -151,16 +151,25 @@ class Call:
             ProtocolError, Ended: none came in time, or the call is to end.
         """
         seconds = self._limits.first_request
-        late = ProtocolError("DEADLINE_EXCEEDED", f"no request within {seconds:g} s")
-        return await self.within(seconds, self.read(), late)
+        return await self.next(seconds, ProtocolError("DEADLINE_EXCEEDED", f"no request within {seconds:g} s"))
+
+    async def next(self, seconds: float | None, late: ProtocolError | Ended) -> bytes | None:
+        """The next message, if it comes in so many seconds; None if there are no more.
+
+        Raises:
+            ProtocolError, Ended: it did not come (`late`), or the call is to end.
+        """
+        reading = asyncio.ensure_future(self.read())
+        reading.add_done_callback(_retrieve)
+        return await self.within(seconds, asyncio.shield(reading), late)
 
     async def read(self) -> bytes | None:
         """The next message; None if there are no more.
 
-        A read that is waited for no longer goes on until gRPC ends it with the call: one that is cancelled would never
-        give back what it has allocated, a hundred bytes for each stream that ever was (grpc/grpc#43360).
+        Not to be cancelled: gRPC ends it with the call, and a read that is cancelled would never give back what it has
+        allocated, a hundred bytes for each stream that ever was (grpc/grpc#43360).
         """
-        data = await asyncio.shield(self._context.read())
+        data = await self._context.read()
         if data is grpc.aio.EOF:
             self.left = True
             return None
@@ -192,3 +201,9 @@ class Call:
         if self._stuck and await asyncio.to_thread(hang_up, self.peer):
             await asyncio.sleep(_CANCEL_SECONDS)
         await self._context.abort(grpc.StatusCode[status], message)
+
+
+def _retrieve(reading: asyncio.Future[bytes | None]) -> None:
+    """Nobody may be left to see how a read ended; asyncio would say so."""
+    if not reading.cancelled():
+        reading.exception()

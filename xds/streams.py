@@ -73,7 +73,7 @@ class Stream:
         self._until = until
         self._first: list[Request] = [first]
         self._request = method.request
-        self._unknown: set[str] = set()
+        self._unknown: frozenset[str] = frozenset()
         self.session = gateway.connect(
             info.id,
             node_id=info.node_id,
@@ -90,24 +90,26 @@ class Stream:
             ProtocolError, Ended: what the stream is to end with.
         """
         self._receive(self._first.pop())
-        async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(self._read())
+        reader = asyncio.create_task(self._read())
+        reader.add_done_callback(self._read_over)
+        try:
             await self._write()
-            reader.cancel()
-        if isinstance(self._call.over, Exception):
+        finally:
+            self._call.end()  # the reader ends by itself then: it must not be cancelled
+        if isinstance(self._call.over, BaseException):
             raise self._call.over
 
     # -- Requests ----------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        """Take requests until the client is done or wrong; either ends the stream."""
-        try:
-            while (data := await self._call.read()) is not None:
-                self._receive(decoded(self._request, data))
-                del data  # or it would be held until the next one comes
-            self._call.end()
-        except ProtocolError as error:
-            self._call.end(error)
+        """Take requests until the client is done or wrong, or the stream is over."""
+        while (data := await self._call.read()) is not None and not self._call.over:
+            self._receive(decoded(self._request, data))
+            del data  # or it would be held until the next one comes
+
+    def _read_over(self, reader: asyncio.Task[None]) -> None:
+        """However reading ended, it ends the stream."""
+        self._call.end(None if reader.cancelled() else reader.exception())
 
     def _receive(self, request: Request) -> None:
         rejections = self.gateway.rejections()
@@ -120,7 +122,7 @@ class Stream:
             type_url = event.type_url[:LONGEST_TEXT]
             if type_url in self._unknown or len(self._unknown) >= UNKNOWN_TYPES:
                 return
-            self._unknown.add(type_url)
+            self._unknown |= {type_url}
             event = UnknownType(type_url=type_url)
         self._desk.observer.event(self.info, event)
 
@@ -191,10 +193,10 @@ async def take_reports(call: Call, session: LoadSession, first: bytes, seconds: 
             if reply := session.receive(data):
                 await call.write(reply)
             left = None if until is None else max(0.0, until - loop.time())
-            data = await call.within(left, call.read(), Ended(_MOVED))
+            data = await call.next(left, Ended(_MOVED))
     except DecodeError as error:
         raise ProtocolError("INVALID_ARGUMENT", f"not a LoadStatsRequest: {error}") from error
     finally:
         session.close()
-    if isinstance(call.over, Exception):
+    if isinstance(call.over, BaseException):
         raise call.over
