@@ -64,6 +64,7 @@ class Scope:
         """
         taken = {(resource.type, resource.name): resource for resource in put}
         before = {key: self._before(key, resource.version) for key, resource in taken.items()}
+        before = self._retired_versions() | before
         # Routes after clusters: what they let go of may have been put in the same breath.
         for key in sorted(taken, key=_is_route):
             self._put(key, taken[key])
@@ -87,6 +88,10 @@ class Scope:
         before = {key: self._version(key)}
         self._retired.keep(key, assignment)
         return self._settle(before)
+
+    def _retired_versions(self) -> dict[Key, str | None]:
+        """What is served of retired names, any of which may be let go of."""
+        return {key: self._version(key) for key in self._retired}
 
     def _before(self, key: Key, version: str | None = None) -> str | None:
         """What is served before another version is wanted. Where that was not what was wanted, some may have either."""
@@ -268,6 +273,7 @@ class Scope:
         self._good[key[0]][key[1]] = remember(found, known)
         self._dirty.add(key)
         if key[0] is ResourceType.ROUTE and known:
+            before |= self._retired_versions() | before
             self._pin(key[1])
 
     def refuse(self, type_: ResourceType, name: str, refusal: Refusal) -> Changes:

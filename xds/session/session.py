@@ -331,7 +331,7 @@ class Session:
         sub.record(nonce, batch.put, gone, now)
         coalesced, sub.coalesced = sub.coalesced, 0
         if sub.type is ResourceType.CLUSTER:
-            self._follow(batch.put, gone)
+            self._follow(sub.retold(batch.put), gone)
         return Response(
             type=sub.type,
             nonce=nonce,
@@ -341,11 +341,11 @@ class Session:
             coalesced=coalesced,
         )
 
-    def _follow(self, put: list[Resource], gone: list[str]) -> None:
+    def _follow(self, put: list[str], gone: list[str]) -> None:
         """Send assignments again after their clusters: Envoy waits for them and does not ask again."""
         endpoints = self._substreams[ResourceType.ENDPOINT]
         for cluster in put:
-            endpoints.mark(cluster.name, force=True)
+            endpoints.mark(cluster, force=True)
         if endpoints.state is State.UNASKED:
             for name in gone:
                 endpoints.settle(name)
