@@ -1,4 +1,4 @@
-"""Models of Envoys: they ask for all four types and acknowledge, in this process or, many at once, in one of their own."""
+"""Models of Envoys: they ask for all four types and acknowledge; in this process or, many at once, in another."""
 
 from __future__ import annotations
 
