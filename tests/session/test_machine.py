@@ -1,6 +1,7 @@
 """Random lives of one gateway and its Envoys: whatever happens, at rest each Envoy has what it is to have.
 
-Three hundred lives in any run; ten thousand by `make test-long`.
+What happens is here, and what must hold is in `life.py`. Three hundred lives in any run; ten thousand by
+`make test-long`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ bad = st.one_of(
 )  # fmt: skip
 FAULT = st.one_of(good, good, bad)
 MOST_ENVOYS = 3
+LIVES = 300
+"""Tried in any run; the profile `long` has ten thousand."""
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -212,4 +215,6 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSession = SessionMachine.TestCase
-TestSession.settings = settings(stateful_step_count=50, deadline=None)
+TestSession.settings = settings(
+    max_examples=max(LIVES, settings.default.max_examples), stateful_step_count=50, deadline=None
+)
