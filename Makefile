@@ -21,7 +21,7 @@ demo: $(VENV)/ready ## Run the demo: three gateways, edited and broken live (ARG
 test: $(VENV)/ready check ## Run the linters and all tests (ARGS="-k name" for some)
 	$(BIN)/pytest $(ARGS)
 
-test-long: $(VENV)/ready ## Try ten thousand random lives of a gateway and its Envoys (an hour or so)
+test-long: $(VENV)/ready ## Try ten thousand random lives of a gateway and its Envoys (half an hour or so)
 	$(BIN)/pytest tests/session/test_machine.py --hypothesis-profile=long $(ARGS)
 
 check: $(VENV)/ready ## Run the linters alone
