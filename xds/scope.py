@@ -388,12 +388,10 @@ class Scope:
     def _prune(self) -> None:
         """Forget the names of an earlier server that are not wanted any more."""
         self._restored = False
-        for type_, good in self._good.items():
-            for key in [(type_, name) for name in good if name not in self._wanted[type_]]:
-                if self._retired.get(key) is None:
-                    self._forget(key)
-        for key in [key for key in self._refused if key[1] not in self._wanted[key[0]]]:
-            self._forget(key)
+        known = [(type_, name) for type_, good in self._good.items() for name in good]
+        for key in {*known, *self._refused}:
+            if key[1] not in self._wanted[key[0]] and self._retired.get(key) is None:
+                self._forget(key)
         for route in self._retired.routes() - self._wanted[ResourceType.ROUTE].keys():
             self._pin(route)
 

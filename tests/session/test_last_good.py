@@ -318,3 +318,21 @@ def test_all_there_is_after_a_refusal_is_followed_by_the_assignments_of_what_may
     came = client.nack(clusters, "no good")
     assert came[0].versions == {"a": make(CLUSTER, "a", 1).version, "b": make(CLUSTER, "b").version}
     assert what(came[1:]) == [("eds", ["a", "b"], [])]
+
+
+def test_a_retired_cluster_that_was_refused_in_a_later_version_outlives_two_restarts():
+    client = connected(linger=0.0)
+    client.publish(make(CLUSTER, "b", 1))
+    client.drain(client.nack(client.get()[0]))
+    routes, cluster = make(ROUTE, "r", 1, ["a"]), make(CLUSTER, "a")
+    client.publish(routes, remove=[(CLUSTER, "b"), (ENDPOINT, "b")])
+    client.drain(client.nack(client.get()[0]))
+    scope, memories = client.scope, {}
+    for _ in range(2):
+        memories |= {key: scope.remembered(*key) for key in scope.drain()}
+        again = Gateway("models/iris", client.session._terms)
+        again.scope.restore(memories.values())
+        again.publish([cluster, make(ENDPOINT, "a"), routes])
+        scope = again.scope
+    assert scope.get(ROUTE, "r").uses == {"a", "b"}
+    assert scope.get(CLUSTER, "b") == make(CLUSTER, "b")

@@ -162,9 +162,9 @@ class SotwEnvoy(ModelEnvoy):
             self._rewatched = True
             self.awaited.add((ENDPOINT, name))
 
-    def _forgives(self, route: str) -> bool:
+    def _forgives(self, route: str, held: Held) -> bool:
         """A server cannot know what an Envoy holds of an earlier stream in this variant."""
-        return super()._forgives(route) or (ROUTE, route) not in self.fresh
+        return super()._forgives(route, held) or (ROUTE, route) not in self.fresh
 
     def _read(self, frame: bytes) -> Offer:
         response = decode(DiscoveryResponse, frame)
