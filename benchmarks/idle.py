@@ -35,7 +35,7 @@ async def _streams() -> float:
         plane.server.publish(GATEWAY, [shared(300)])
         acknowledged = plane.acks.expect(ResourceType.ROUTE, STREAMS)
         before = resident()
-        async with crowd(Crowd(port=port, gateway=GATEWAY, count=STREAMS, shared=SHARED), processes=2):
+        async with crowd(Crowd(port=port, gateway=GATEWAY, count=STREAMS, shared=SHARED, at_once=20), processes=2):
             await asyncio.wait_for(acknowledged, 4 * DEADLINE)
             gc.collect()
             held = (resident() - before) / STREAMS

@@ -250,7 +250,7 @@ class Server:
     def _release(self, gateway: Gateway) -> None:
         """Keep no empty gateway that nobody is connected to: clients choose the names."""
         name = gateway.scope.name
-        if not gateway.connected and not len(gateway.scope) and name not in self._restored:
+        if gateway.deserted and not len(gateway.scope) and name not in self._restored:
             self._gateways.pop(name, None)
 
     def _knows(self, gateway: str, cluster: str) -> bool:
