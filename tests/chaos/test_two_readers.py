@@ -14,7 +14,7 @@ from tests.support.plane import HOST, IRIS, Gateway, control_plane
 from tests.support.wait import wait_until
 from xdserve.demo.driver import Traffic, post
 
-MOVES = 10
+MOVES = 6
 REQUEST = post("iris-models.example.com", "/v1/models/iris:predict", b'{"instances": [1]}')
 
 
