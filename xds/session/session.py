@@ -29,6 +29,9 @@ from xds.session.terms import Terms
 from xds.types import REMOVE_ORDER, SEND_ORDER, ResourceType
 from xds.wire.resource import Resource
 
+MOST_FLIGHTS = 16
+"""Responses of one type that may wait for their answers; a client that never answers is sent no more."""
+
 
 class Variant(StrEnum):
     """How a stream speaks (the xDS specification, "Variants of the xDS Transport Protocol")."""
@@ -250,9 +253,13 @@ class Session:
         While a response waits for its answer its type waits too, but for what cannot: a rollback, and, when the
         answer is late, everything.
         """
-        if sub.idle() or (sub.flights and now - sub.flights[-1].sent_at >= self._terms.patience):
+        if sub.idle():
             return sub.dirty
-        return [name for name in sub.dirty if self._rolls_back(sub, name)] or None if sub.flights else None
+        if not 0 < len(sub.flights) < MOST_FLIGHTS:
+            return None
+        if now - sub.flights[-1].sent_at >= self._terms.patience:
+            return sub.dirty
+        return [name for name in sub.dirty if self._rolls_back(sub, name)] or None
 
     def _rolls_back(self, sub: SubStream, name: str) -> bool:
         """Whether a response in flight put a version of the name that is taken back since.
