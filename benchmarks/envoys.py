@@ -1,4 +1,4 @@
-"""Models of Envoys: they ask for all four types and acknowledge, in this process or, many at once, in one of their own."""
+"""Models of Envoys: they ask for all four types and acknowledge; in this process or, many at once, in another."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ class Crowd:
         variant: how they speak.
         manner: how they behave.
         shared: streams of one connection.
+        at_once: streams that a process opens at the same time, each until its first answer.
     """
 
     port: int
@@ -62,6 +63,7 @@ class Crowd:
     variant: str = Variant.DELTA
     manner: str = Manner.GOOD
     shared: int = 1
+    at_once: int = 100_000
 
 
 class Model:
@@ -74,16 +76,19 @@ class Model:
         self._names: dict[ResourceType, list[str]] = {ResourceType.CLUSTER: [], ResourceType.LISTENER: []}
         self._versions: dict[ResourceType, dict[str, str]] = {type_: {} for type_ in ResourceType}
 
-    async def live(self, channel: grpc.aio.Channel) -> None:
+    async def live(self, channel: grpc.aio.Channel, turn: asyncio.Semaphore) -> None:
         """Have one stream, for as long as it lasts."""
-        stream = channel.stream_stream(METHODS[self._variant])()
-        for request in self._first():
-            await stream.write(encode(request))
-        if self._manner is Manner.MUTE:
-            await asyncio.Event().wait()
-        while (data := await stream.read()) is not grpc.aio.EOF:
+        async with turn:
+            stream = channel.stream_stream(METHODS[self._variant])()
+            for request in self._first():
+                await stream.write(encode(request))
+            if self._manner is Manner.MUTE:
+                await asyncio.Event().wait()
+            data = await stream.read()
+        while data is not grpc.aio.EOF:
             for request in self._answers(data):
                 await stream.write(encode(request))
+            data = await stream.read()
 
     def _first(self) -> Iterator[DeltaDiscoveryRequest | DiscoveryRequest]:
         node: Node | None = self._node
@@ -150,9 +155,10 @@ class Model:
 async def play(crowd: Crowd, models: list[Model] | None = None) -> None:
     """Be these Envoys until cancelled."""
     models = models or models_of(crowd)
+    turn = asyncio.Semaphore(crowd.at_once)
     async with asyncio.TaskGroup() as tasks:
         for at in range(0, len(models), crowd.shared):
-            tasks.create_task(_connection(crowd.port, models[at : at + crowd.shared]))
+            tasks.create_task(_connection(crowd.port, models[at : at + crowd.shared], turn))
 
 
 def models_of(crowd: Crowd) -> list[Model]:
@@ -160,13 +166,13 @@ def models_of(crowd: Crowd) -> list[Model]:
     return [Model(crowd, number) for number in range(crowd.first, crowd.first + crowd.count)]
 
 
-async def _connection(port: int, models: list[Model]) -> None:
+async def _connection(port: int, models: list[Model], turn: asyncio.Semaphore) -> None:
     async with (
         grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_OPTIONS) as channel,
         asyncio.TaskGroup() as tasks,
     ):
         for model in models:
-            tasks.create_task(model.live(channel))
+            tasks.create_task(model.live(channel, turn))
 
 
 # -- A process of their own ------------------------------------------------------------------------------------------

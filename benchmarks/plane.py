@@ -12,9 +12,9 @@ from translator.planners.options import Options
 from xds.server import Limits, Server, StreamInfo
 from xds.session import Acknowledged, Event, Response, Terms
 from xds.types import ResourceType
+from xdserve.demo.waiting import until
 from xdserve.offline import Scopes
 from xdserve.pipeline import Pipeline
-from xdserve.demo.waiting import until
 from xdserve.sources import Put
 
 DEADLINE = 30.0

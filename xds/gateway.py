@@ -56,6 +56,11 @@ class Gateway:
         return [member.session for member in self._members.values()]
 
     @property
+    def deserted(self) -> bool:
+        """Whether no Envoy is connected; asked for each stream that ends, so not by counting them."""
+        return not self._members
+
+    @property
     def connected(self) -> int:
         """How many Envoys are connected."""
         return len({_envoy(number, member) for number, member in self._members.items()})

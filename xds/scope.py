@@ -64,6 +64,7 @@ class Scope:
         """
         taken = {(resource.type, resource.name): resource for resource in put}
         before = {key: self._before(key, resource.version) for key, resource in taken.items()}
+        before = self._retired_versions() | before
         # Routes after clusters: what they let go of may have been put in the same breath.
         for key in sorted(taken, key=_is_route):
             self._put(key, taken[key])
@@ -87,6 +88,10 @@ class Scope:
         before = {key: self._version(key)}
         self._retired.keep(key, assignment)
         return self._settle(before)
+
+    def _retired_versions(self) -> dict[Key, str | None]:
+        """What is served of retired names, any of which may be let go of."""
+        return {key: self._version(key) for key in self._retired}
 
     def _before(self, key: Key, version: str | None = None) -> str | None:
         """What is served before another version is wanted. Where that was not what was wanted, some may have either."""
@@ -268,6 +273,7 @@ class Scope:
         self._good[key[0]][key[1]] = remember(found, known)
         self._dirty.add(key)
         if key[0] is ResourceType.ROUTE and known:
+            before |= self._retired_versions() | before
             self._pin(key[1])
 
     def refuse(self, type_: ResourceType, name: str, refusal: Refusal) -> Changes:
@@ -382,12 +388,10 @@ class Scope:
     def _prune(self) -> None:
         """Forget the names of an earlier server that are not wanted any more."""
         self._restored = False
-        for type_, good in self._good.items():
-            for key in [(type_, name) for name in good if name not in self._wanted[type_]]:
-                if self._retired.get(key) is None:
-                    self._forget(key)
-        for key in [key for key in self._refused if key[1] not in self._wanted[key[0]]]:
-            self._forget(key)
+        known = [(type_, name) for type_, good in self._good.items() for name in good]
+        for key in {*known, *self._refused}:
+            if key[1] not in self._wanted[key[0]] and self._retired.get(key) is None:
+                self._forget(key)
         for route in self._retired.routes() - self._wanted[ResourceType.ROUTE].keys():
             self._pin(route)
 

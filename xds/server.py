@@ -26,7 +26,7 @@ from xds.observer import NodeView, Observer, StreamInfo
 from xds.scope import Changes, Scope
 from xds.services import SERVICES, Discovery, LoadReporting, Method
 from xds.session import ProtocolError, Terms
-from xds.streams import LONGEST_TEXT, Desk, Stream, decoded, take_reports, user_agent
+from xds.streams import LONGEST_TEXT, Desk, Stream, decoded, take_reports, taken, user_agent
 from xds.types import ResourceType
 from xds.wire import DecodeError, Resource
 
@@ -238,7 +238,8 @@ class Server:
 
     def _said(self, gateway: Gateway, before: tuple[Rejection, ...]) -> None:
         """Tell the observer if Envoys refuse something else of the gateway than before."""
-        self._changed.add(gateway.scope.name)
+        if gateway.published:
+            self._changed.add(gateway.scope.name)
         if (now := gateway.rejections()) != before:
             self._observer.rejections(gateway.scope.name, now)
 
@@ -250,7 +251,7 @@ class Server:
     def _release(self, gateway: Gateway) -> None:
         """Keep no empty gateway that nobody is connected to: clients choose the names."""
         name = gateway.scope.name
-        if not gateway.connected and not len(gateway.scope) and name not in self._restored:
+        if gateway.deserted and not len(gateway.scope) and name not in self._restored:
             self._gateways.pop(name, None)
 
     def _knows(self, gateway: str, cluster: str) -> bool:
@@ -358,7 +359,12 @@ class Server:
         except DecodeError as error:
             raise ProtocolError("INVALID_ARGUMENT", f"not a LoadStatsRequest: {error}") from error
         session = LoadSession(gateway, self.loads, interval_seconds=self._load_interval)
-        await take_reports(call, session, first, self._age())
+        try:
+            reply = taken(session, first)
+            del first
+            await take_reports(call, session, reply, self._age())
+        finally:
+            session.close()
 
     def _age(self) -> float | None:
         """How long a new stream is to last: until its connection is surely too old for another one."""

@@ -179,24 +179,36 @@ def user_agent(node: Node) -> str:
     return f"{node.user_agent_name} {version or ''}".strip()[:LONGEST_TEXT]
 
 
-async def take_reports(call: Call, session: LoadSession, first: bytes, seconds: float | None) -> None:
-    """Serve a stream of load reports, for so long at most.
+async def take_reports(call: Call, session: LoadSession, reply: bytes | None, seconds: float | None) -> None:
+    """Serve a stream of load reports, for so long at most; `reply` answers the one that was taken already.
+
+    No report is held while the next is waited for: one may have megabytes.
 
     Raises:
         ProtocolError, Ended: what the stream is to end with.
     """
     loop = asyncio.get_running_loop()
     until = None if seconds is None else loop.time() + seconds
-    data: bytes | None = first
-    try:
-        while data is not None and not call.over:
-            if reply := session.receive(data):
-                await call.write(reply)
-            left = None if until is None else max(0.0, until - loop.time())
-            data = await call.next(left, Ended(_MOVED))
-    except DecodeError as error:
-        raise ProtocolError("INVALID_ARGUMENT", f"not a LoadStatsRequest: {error}") from error
-    finally:
-        session.close()
+    while not call.over:
+        if reply:
+            await call.write(reply)
+        left = None if until is None else max(0.0, until - loop.time())
+        data = await call.next(left, Ended(_MOVED))
+        if data is None:
+            break
+        reply = taken(session, data)
+        del data
     if isinstance(call.over, BaseException):
         raise call.over
+
+
+def taken(session: LoadSession, data: bytes) -> bytes | None:
+    """Take a load report in; the answer to it, if it wants one.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT; it is none.
+    """
+    try:
+        return session.receive(data)
+    except DecodeError as error:
+        raise ProtocolError("INVALID_ARGUMENT", f"not a LoadStatsRequest: {error}") from error

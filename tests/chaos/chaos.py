@@ -166,20 +166,28 @@ class Chaos:
         return any(len(node["types"]) >= 4 for node in nodes)
 
     async def _agree(self, expected):
-        await wait_until(
-            lambda: self._agreed(expected), 60, "both servers and the Envoy to have the last edit", every=0.1
-        )
+        """Wait until both servers have what the files say, and the Envoy has it too and nothing else."""
+        said = []
 
-    async def _agreed(self, expected):
-        """Whether both servers have what the files say, and the Envoy has it too and nothing else."""
+        async def agreed():
+            said[:] = await self._differences(expected)
+            return not said
+
+        try:
+            await wait_until(agreed, 60, "both servers and the Envoy to have the last edit", every=0.1)
+        except TimeoutError as error:
+            raise AssertionError("\n".join(map(str, said))) from error
+
+    async def _differences(self, expected):
+        """Who has what that the files do not say, and lacks what they say: (who, section and name, version)."""
+        found = []
         for replica in self.replicas:
-            if await replica.versions(GATEWAY) != expected:
-                return False
+            served = await replica.versions(GATEWAY)
+            found += [(replica.address, *one) for one in served.items() ^ expected.items()]
         for section, kind in _RESOURCES.items():
-            wanted = {name: version for (found, name), version in expected.items() if found == section}
-            if await self.envoy.versions(kind) != wanted:
-                return False
-        return True
+            wanted = {name: version for (of, name), version in expected.items() if of == section}
+            found += [("Envoy", *one) for one in (await self.envoy.versions(kind)).items() ^ wanted.items()]
+        return found
 
     def _expected(self):
         """Version by section and name, by a pipeline that reads the same documents."""

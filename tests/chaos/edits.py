@@ -8,8 +8,9 @@ from collections import Counter
 
 from tests.chaos.world import CANARY_SHARE, PREDICTOR, Policy, predictor_service
 
-STARTING = 0.1
-"""Seconds from a Service to what refers to it: pods take longer to start. Files written at once may be read apart."""
+APART = 0.1
+"""Seconds from one file to another that needs the first, as pods take to start: files that are written at once may be
+read in another order, and one that is gone is believed to be gone a moment later."""
 
 _MOST_BACKENDS = 6
 _MOST_CANARIES = 3
@@ -64,7 +65,7 @@ class Editor:
         if name not in self._world.services:
             self._world.services[name] = [(await self._farm.start(), True) for _ in range(count)]
             self._world.put_service(name)
-            await asyncio.sleep(STARTING)
+            await asyncio.sleep(APART)
 
     def _weights(self, must=None):
         """A split of one to three backends that are ready."""
@@ -217,6 +218,8 @@ class Editor:
             return False
         self._world.policy = None if self._policy else Policy()
         self._world.put_policy()
+        if not self._policy:
+            await asyncio.sleep(APART)
         return True
 
     # -- Endpoints ---------------------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from tests.chaos.report import figures, wrongs
 async def test_nobody_notices(tmp_path, capsys):
     seed = int(os.environ.get("XDSERVE_CHAOS_SEED") or time.time())
     seconds = float(os.environ.get("XDSERVE_CHAOS_SECONDS", "60"))
+    with capsys.disabled():
+        sys.stdout.write(f"\nXDSERVE_CHAOS_SEED={seed}\n")
     async with Chaos(tmp_path, seed, concurrency=1 + seed % 2) as chaos:
         await chaos.run(seconds)
     with capsys.disabled():
-        sys.stdout.write("\n" + "\n".join(figures(chaos)) + "\n")
+        sys.stdout.write("\n".join(figures(chaos)) + "\n")
     if found := wrongs(chaos):
         pytest.fail("\n".join(found), pytrace=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.session.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, Client, make
 from xds.session.gates import DOUBT
+from xds.session.session import MOST_FLIGHTS
 
 
 def what(responses):
@@ -237,3 +238,11 @@ class TestListeners:
         client = connected()
         client.publish(make(LISTENER, "new"), remove=[(LISTENER, "http")])
         assert what(client.get()) == [("lds", ["new"], ["http"])]
+
+
+def test_a_client_that_never_answers_is_sent_no_more_after_some():
+    client = connected(patience=1.0)
+    for rev in range(1, 100):
+        client.publish(make(CLUSTER, "a", rev))
+        client.later(1.0)
+    assert len(client.view(CLUSTER).in_flight) == MOST_FLIGHTS

@@ -298,3 +298,41 @@ def test_who_took_what_another_refused_follows_when_it_is_undone():
     client.publish(GOOD)
     assert came_versions(other.drain()) == {"http": GOOD.version}
     assert client.drain() == []
+
+
+def test_retired_clusters_go_when_the_routes_that_need_them_go():
+    client = connected(linger=0.0)
+    client.publish(make(ROUTE, "r", 1, ["a"]), remove=[(CLUSTER, "b"), (ENDPOINT, "b")])
+    client.drain(client.nack(client.get()[0]))
+    assert client.scope.get(CLUSTER, "b") is not None
+    client.publish(remove=[(ROUTE, "r")])
+    assert what(client.drain()) == [("rds", [], ["r"]), ("cds", [], ["b"]), ("eds", [], ["b"])]
+
+
+def test_all_there_is_after_a_refusal_is_followed_by_the_assignments_of_what_may_have_been_taken():
+    """Envoy takes what is good of a refused response: what it is told instead warms anew, and waits for this."""
+    client = connected(SotwClient)
+    client.publish(make(CLUSTER, "a", 1), make(CLUSTER, "b", 1))
+    clusters, *assignments = client.get()
+    client.drain(assignments)
+    came = client.nack(clusters, "no good")
+    assert came[0].versions == {"a": make(CLUSTER, "a", 1).version, "b": make(CLUSTER, "b").version}
+    assert what(came[1:]) == [("eds", ["a", "b"], [])]
+
+
+def test_a_retired_cluster_that_was_refused_in_a_later_version_outlives_two_restarts():
+    client = connected(linger=0.0)
+    client.publish(make(CLUSTER, "b", 1))
+    client.drain(client.nack(client.get()[0]))
+    routes, cluster = make(ROUTE, "r", 1, ["a"]), make(CLUSTER, "a")
+    client.publish(routes, remove=[(CLUSTER, "b"), (ENDPOINT, "b")])
+    client.drain(client.nack(client.get()[0]))
+    scope, memories = client.scope, {}
+    for _ in range(2):
+        memories |= {key: scope.remembered(*key) for key in scope.drain()}
+        again = Gateway("models/iris", client.session._terms)
+        again.scope.restore(memories.values())
+        again.publish([cluster, make(ENDPOINT, "a"), routes])
+        scope = again.scope
+    assert scope.get(ROUTE, "r").uses == {"a", "b"}
+    assert scope.get(CLUSTER, "b") == make(CLUSTER, "b")

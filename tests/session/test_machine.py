@@ -1,6 +1,7 @@
 """Random lives of one gateway and its Envoys: whatever happens, at rest each Envoy has what it is to have.
 
-Three hundred lives in any run; ten thousand by `make test-long`.
+What happens is here, and what must hold is in `life.py`. Three hundred lives in any run; ten thousand by
+`make test-long`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ bad = st.one_of(
 )  # fmt: skip
 FAULT = st.one_of(good, good, bad)
 MOST_ENVOYS = 3
+LIVES = 300
+"""Tried in any run, the same each time; the profile `long` has ten thousand, others each time."""
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -212,4 +215,11 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSession = SessionMachine.TestCase
-TestSession.settings = settings(stateful_step_count=50, deadline=None)
+LONG = settings.default.max_examples > LIVES
+TestSession.settings = settings(
+    max_examples=settings.default.max_examples if LONG else LIVES,
+    derandomize=not LONG,
+    database=settings.default.database if LONG else None,
+    stateful_step_count=50,
+    deadline=None,
+)

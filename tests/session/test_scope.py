@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.model_envoy import CLUSTER, ENDPOINT, ROUTE, make
@@ -50,6 +50,7 @@ keys = st.tuples(st.sampled_from([CLUSTER, ENDPOINT]), st.sampled_from("abc"))
 edits = st.tuples(st.lists(st.tuples(keys, st.integers(0, 2))), st.lists(keys))
 
 
+@settings(deadline=None)
 @given(st.lists(edits))
 def test_changes_are_the_difference(steps):
     scope, model = Scope("models/iris"), {}

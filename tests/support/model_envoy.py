@@ -80,6 +80,7 @@ class ModelEnvoy:
     """Whether the server may have given up waiting for this Envoy's request for clusters."""
     fresh: set[tuple[ResourceType, str]] = field(default_factory=set)
     """What came on this stream."""
+    _forgiven: set[tuple[str, str]] = field(default_factory=set)
     _before: dict[str, Held | None] = field(default_factory=dict)
     """What warming clusters replace."""
     _asked: set[ResourceType] = field(default_factory=set)
@@ -284,11 +285,13 @@ class ModelEnvoy:
         """Every route leads to clusters that are there and were warm."""
         for name, held in self.held[ROUTE].items():
             cold = set(held.body.uses) - self.active if held.body else set()
-            assert not cold or self._forgives(name), f"route {name} leads to {sorted(cold)}, missing or cold"
+            assert not cold or self._forgives(name, held), f"route {name} leads to {sorted(cold)}, missing or cold"
 
-    def _forgives(self, route: str) -> bool:
-        """Whether the server could not know better."""
-        return self.impatient and (ROUTE, route) in self.fresh
+    def _forgives(self, route: str, held: Held) -> bool:
+        """Whether the server could not know better, then or when it sent this."""
+        if self.impatient and (ROUTE, route) in self.fresh:
+            self._forgiven.add((route, held.version))
+        return (route, held.version) in self._forgiven
 
     def versions(self, type_: ResourceType) -> dict[str, str]:
         return {name: held.version for name, held in self.held[type_].items()}

@@ -39,8 +39,7 @@ class DeltaEnvoy(ModelEnvoy):
 
     def _open(self, type_: ResourceType) -> None:
         names = sorted(self.subscribed[type_])
-        all_of_it = type_ in {CLUSTER, LISTENER}
-        versions = {name: said for name, said in self.said[type_].items() if all_of_it or name in names}
+        versions = {name: said for name, said in self.said[type_].items() if self._wants(type_, name)}
         self.said[type_] = dict(versions)
         if type_ is CLUSTER and names:
             names.append("*")
@@ -59,10 +58,14 @@ class DeltaEnvoy(ModelEnvoy):
 
     def _answer(self, offer: Offer, refused: Refused | None) -> None:
         if refused is None:
-            self.said[offer.type].update((name, held.version) for name, held in offer.held.items())
+            taken = {name: held.version for name, held in offer.held.items() if self._wants(offer.type, name)}
+            self.said[offer.type].update(taken)
             for name in offer.removed:
                 self.said[offer.type].pop(name, None)
         self._send(offer.type, refused, response_nonce=offer.nonce, error_detail=error_of(refused))
+
+    def _wants(self, type_: ResourceType, name: str) -> bool:
+        return type_ in {CLUSTER, LISTENER} or name in self.subscribed[type_]
 
     def _send(self, type_: ResourceType, refused: Refused | None = None, **fields) -> None:
         request = DeltaDiscoveryRequest(type_url=type_, **fields)
@@ -159,9 +162,9 @@ class SotwEnvoy(ModelEnvoy):
             self._rewatched = True
             self.awaited.add((ENDPOINT, name))
 
-    def _forgives(self, route: str) -> bool:
+    def _forgives(self, route: str, held: Held) -> bool:
         """A server cannot know what an Envoy holds of an earlier stream in this variant."""
-        return super()._forgives(route) or (ROUTE, route) not in self.fresh
+        return super()._forgives(route, held) or (ROUTE, route) not in self.fresh
 
     def _read(self, frame: bytes) -> Offer:
         response = decode(DiscoveryResponse, frame)

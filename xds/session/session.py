@@ -29,6 +29,9 @@ from xds.session.terms import Terms
 from xds.types import REMOVE_ORDER, SEND_ORDER, ResourceType
 from xds.wire.resource import Resource
 
+MOST_FLIGHTS = 16
+"""Responses of one type that may wait for their answers; a client that never answers is sent no more."""
+
 
 class Variant(StrEnum):
     """How a stream speaks (the xDS specification, "Variants of the xDS Transport Protocol")."""
@@ -250,9 +253,13 @@ class Session:
         While a response waits for its answer its type waits too, but for what cannot: a rollback, and, when the
         answer is late, everything.
         """
-        if sub.idle() or (sub.flights and now - sub.flights[-1].sent_at >= self._terms.patience):
+        if sub.idle():
             return sub.dirty
-        return [name for name in sub.dirty if self._rolls_back(sub, name)] or None if sub.flights else None
+        if not 0 < len(sub.flights) < MOST_FLIGHTS:
+            return None
+        if now - sub.flights[-1].sent_at >= self._terms.patience:
+            return sub.dirty
+        return [name for name in sub.dirty if self._rolls_back(sub, name)] or None
 
     def _rolls_back(self, sub: SubStream, name: str) -> bool:
         """Whether a response in flight put a version of the name that is taken back since.
@@ -331,7 +338,7 @@ class Session:
         sub.record(nonce, batch.put, gone, now)
         coalesced, sub.coalesced = sub.coalesced, 0
         if sub.type is ResourceType.CLUSTER:
-            self._follow(batch.put, gone)
+            self._follow(sub.retold(batch.put), gone)
         return Response(
             type=sub.type,
             nonce=nonce,
@@ -341,11 +348,11 @@ class Session:
             coalesced=coalesced,
         )
 
-    def _follow(self, put: list[Resource], gone: list[str]) -> None:
+    def _follow(self, put: list[str], gone: list[str]) -> None:
         """Send assignments again after their clusters: Envoy waits for them and does not ask again."""
         endpoints = self._substreams[ResourceType.ENDPOINT]
         for cluster in put:
-            endpoints.mark(cluster.name, force=True)
+            endpoints.mark(cluster, force=True)
         if endpoints.state is State.UNASKED:
             for name in gone:
                 endpoints.settle(name)

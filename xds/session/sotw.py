@@ -20,7 +20,7 @@ from xds.wire.resource import Resource, empty_assignment, response, version_of
 class SotwSubStream(SubStream):
     """State of one type in the state of the world protocol."""
 
-    __slots__ = ("_carried", "_legacy", "_replaced")
+    __slots__ = ("_carried", "_legacy", "_replaced", "_unsure")
 
     TABLE: ClassVar[Table] = SOTW
 
@@ -30,6 +30,8 @@ class SotwSubStream(SubStream):
         """What the client is to have, of a type whose responses list all of it."""
         self._replaced: dict[str, dict[str, Resource | None]] = {}
         """By nonce in flight: what the client had of the names before."""
+        self._unsure: set[str] = set()
+        """Names that the client may have taken of a response that it refused, though it is told another version."""
         self._legacy = False
         """Whether the wildcard came of a request without names."""
 
@@ -104,6 +106,12 @@ class SotwSubStream(SubStream):
             for name in gone:
                 self._carried.pop(name, None)
 
+    def retold(self, put: Iterable[Resource]) -> list[str]:
+        """The names of which the response may bring another version than the client has."""
+        unsure = self._unsure & self._carried.keys()
+        self._unsure.clear()
+        return [*super().retold(put), *sorted(unsure)]
+
     def frame(self, nonce: str, put: list[Resource], gone: list[str], control_plane: str) -> bytes:  # noqa: ARG002
         """The encoded response of what was recorded last."""
         carried = list(self._carried.values()) if self.whole else put
@@ -137,6 +145,7 @@ class SotwSubStream(SubStream):
         """The client refused a response: of the names that were new in it, it has what it had before."""
         replaced = self._replaced.get(nonce, {})
         flight = super().reject(nonce)
+        self._unsure.update(replaced)
         for name, before in replaced.items():
             if later := next((others for others in self._replaced.values() if name in others), None):
                 later[name] = before

@@ -254,6 +254,10 @@ class SubStream:
         else:
             self.sent.pop(name, None)
 
+    def retold(self, put: Iterable[Resource]) -> list[str]:
+        """The names of which the response that was recorded last may bring another version than the client has."""
+        return [made.name for made in put]
+
     def frame(self, nonce: str, put: list[Resource], gone: list[str], control_plane: str) -> bytes:
         """The encoded response of what was recorded last."""
         return delta_response(self.type, nonce, put, gone, control_plane)

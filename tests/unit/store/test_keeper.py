@@ -8,11 +8,13 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.documents import policy
 from tests.support.memories import files, good, refusal
 from tests.support.wait import wait_until
+from translator.objects import Ref, parse
 from xds.scope import Scope
 from xds.types import ResourceType
-from xdserve.store import Keeper
+from xdserve.store import Accepted, Keeper
 
 ROUTE, CLUSTER = ResourceType.ROUTE, ResourceType.CLUSTER
 
@@ -34,6 +36,29 @@ class Gateways(dict):
 
     def __call__(self):
         return self
+
+
+class Policies(dict):
+    """What is in force, by target; all that was put is changed."""
+
+    def __init__(self):
+        self.changed = set()
+
+    def __setitem__(self, name, found):
+        target = Ref("serving.kserve.io", "InferenceService", "models", name)
+        super().__setitem__(target, found)
+        self.changed.add(target)
+
+    def drain(self):
+        changed, self.changed = self.changed, set()
+        return changed
+
+    def accepted(self, target):
+        return self.get(target)
+
+
+def in_force(name="iris", file="policy.yaml"):
+    return Accepted(parse(policy(name)), file)
 
 
 @pytest.fixture
@@ -196,3 +221,37 @@ async def test_gathering_leaves_the_loop_free(keep):
     assert await flushing
     assert keeper.written == 10_000
     assert turns > 10
+
+
+async def test_policies_are_written_as_they_are_then_and_deleted(keep, reopen):
+    policies = Policies()
+    policies["iris"], policies["wine"] = in_force(), in_force("wine")
+    keeper = keep(Gateways(), policies=policies)
+    assert await keeper.flush()
+    assert (keeper.written, keeper.pending) == (2, 0)
+    assert await keeper.flush()
+    assert keeper.written == 2
+    policies["wine"] = None
+    policies["iris"] = in_force(file="moved.yaml")
+    await keeper.close()
+    assert [(target.name, found) for target, found in reopen().policies().items()] == [
+        ("iris", in_force(file="moved.yaml"))
+    ]
+
+
+async def test_policies_that_could_not_be_written_are_tried_again(keep, reopen):
+    policies = Policies()
+    for number in range(1500):
+        policies[f"iris-{number}"] = in_force()
+    keeper = keep(Gateways(), policies=policies)
+    database = keeper._store._database
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with capture_logs():
+        assert not await keeper.flush()
+    assert keeper.pending == 1500
+    database.execute("PRAGMA max_page_count = 100000")
+    with capture_logs():
+        assert await keeper.flush()
+    await keeper.close()
+    assert len(reopen().policies()) == 1500
