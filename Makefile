@@ -55,6 +55,7 @@ golden: $(VENV)/ready ## Write the golden files again from what translation give
 requirements: $(VENV)/ready ## Pin the dependencies again, with hashes
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra demo --group dev -o requirements/dev.txt
+	$(COMPILE) --group go -o requirements/go.txt
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group generate -o requirements/generate.txt
 
