@@ -32,6 +32,7 @@ check: $(VENV)/ready ## Run the linters alone
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/docs.py --check
+	$(BIN)/python tools/crds.py --check
 
 format: $(VENV)/ready ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
@@ -48,6 +49,9 @@ generate: $(VENV)/ready ## Make the message classes again from tools/wanted*.txt
 
 docs: $(VENV)/ready ## Write the made parts of docs/ again from the code
 	$(BIN)/python tools/docs.py
+
+crds: $(VENV)/ready ## Write the chart's CRDs again from the models
+	$(BIN)/python tools/crds.py
 
 golden: $(VENV)/ready ## Write the golden files again from what translation gives now
 	$(BIN)/pytest tests/golden --update-golden
