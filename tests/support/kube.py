@@ -273,7 +273,7 @@ def _opener(ca):
 
 
 def _condition(document, kind):
-    conditions = document.get("status", {}).get("conditions", [])
+    conditions = document.get("status", {}).get("conditions") or []  # null at first
     return any(one["type"] == kind and one["status"] == "True" for one in conditions)
 
 
