@@ -6,16 +6,39 @@ A name says who a thing is, so that changing what it does changes one resource i
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
+
 from translator.objects.ref import Ref
 
 LISTENER = "gateway/http"
 
 GRPC = "grpc"
 
+ENTRANCE = "-gateway"
+_LABEL_LENGTH = 63
+_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_DIGITS = 8
+
 
 def gateway(target: Ref) -> str:
     """The gateway of a target: what an Envoy says in ``node.cluster``."""
     return f"{target.namespace}/{target.name}"
+
+
+def entrance(target: Ref) -> str:
+    """What everything of a dedicated gateway is called on Kubernetes: Service, ServiceAccount, Deployment, the rest.
+
+    ``<name>-gateway``, where that is the name of a Service (RFC 1035: 63 characters, no dot, a letter first). Else what
+    can be kept of the name, and a hash of it: two targets never share one.
+    """
+    name = target.name + ENTRANCE
+    if len(name) <= _LABEL_LENGTH and _LABEL.fullmatch(name):
+        return name
+    end = f"-{sha256(target.name.encode()).hexdigest()[:_DIGITS]}{ENTRANCE}"
+    kept = re.sub(r"[^a-z0-9]", "-", target.name)
+    kept = kept if kept[0].isalpha() else f"x{kept}"
+    return kept[: _LABEL_LENGTH - len(end)].rstrip("-") + end
 
 
 def route_configuration(service: Ref) -> str:
