@@ -11,6 +11,7 @@ from translator.objects.base import problems_of
 from translator.objects.core import EndpointSlice, Service
 from translator.objects.errors import NOT_YET, ObjectInvalid, Problem, in_one_line, show
 from translator.objects.gateway import ServiceGateway
+from translator.objects.grant import ReferenceGrant
 from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.policy import TrafficPolicy
@@ -26,6 +27,7 @@ __all__ = [
     "Origin",
     "Problem",
     "Ref",
+    "ReferenceGrant",
     "Service",
     "ServiceGateway",
     "TrafficPolicy",
@@ -35,7 +37,9 @@ __all__ = [
     "parse",
 ]
 
-Object: TypeAlias = InferenceService | Inference | Service | EndpointSlice | TrafficPolicy | ServiceGateway
+Object: TypeAlias = (
+    InferenceService | Inference | Service | EndpointSlice | TrafficPolicy | ServiceGateway | ReferenceGrant
+)
 
 _MODELS: tuple[type[Object], ...] = (
     InferenceService,
@@ -44,10 +48,17 @@ _MODELS: tuple[type[Object], ...] = (
     EndpointSlice,
     TrafficPolicy,
     ServiceGateway,
+    ReferenceGrant,
 )
 
 # Every kind that is read: (group, version, kind) -> its model.
-KINDS: dict[tuple[str, str, str], type[Object]] = {(m.GROUP, m.VERSION, m.KIND): m for m in _MODELS}
+KINDS: dict[tuple[str, str, str], type[Object]] = {
+    **{(m.GROUP, m.VERSION, m.KIND): m for m in _MODELS},
+    **{
+        (ReferenceGrant.GROUP, version, ReferenceGrant.KIND): ReferenceGrant
+        for version in ReferenceGrant.OTHER_VERSIONS
+    },
+}
 _VERSIONS: dict[tuple[str, str], list[str]] = {}
 for _group, _version, _kind in KINDS:
     _VERSIONS.setdefault((_group, _kind), []).append(_version)

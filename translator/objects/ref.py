@@ -8,6 +8,7 @@ KSERVE = "serving.kserve.io"
 KUBEDL = "serving.kubedl.io"
 XDSERVE = "xdserve.io"
 DISCOVERY = "discovery.k8s.io"
+GATEWAY_API = "gateway.networking.k8s.io"
 CORE = ""
 
 DEFAULT_NAMESPACE = "default"

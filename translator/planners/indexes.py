@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from translator.objects import Object
 from translator.objects.core import EndpointSlice
 from translator.objects.gateway import ServiceGateway
+from translator.objects.grant import ReferenceGrant
 from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.policy import TrafficPolicy
@@ -48,6 +49,11 @@ def _claimed_hosts(found: ServiceGateway) -> Iterator[str]:
     yield from found.spec.hosts
 
 
+def _granted(found: ReferenceGrant) -> Iterator[tuple[str, str]]:
+    for namespace in {each.namespace for each in found.spec.from_}:
+        yield found.ref.namespace, namespace
+
+
 SLICES = Index("slices of service", {EndpointSlice: _slice_service})
 """``(namespace, service)``"""
 
@@ -67,4 +73,7 @@ NAMED = Index(
 
 HOSTS = Index("claims of a host", {ServiceGateway: _claimed_hosts})
 
-INDEXES = (SLICES, POLICIES, GATEWAYS, NAMED, HOSTS)
+GRANTS = Index("grants between namespaces", {ReferenceGrant: _granted})
+"""``(namespace of the grant, namespace that it trusts)``"""
+
+INDEXES = (SLICES, POLICIES, GATEWAYS, NAMED, HOSTS, GRANTS)

@@ -25,6 +25,7 @@ from translator.plan import Match as PlannedMatch
 from translator.plan import Timeouts as PlannedTimeouts
 from translator.planners import kserve, kubedl
 from translator.planners.endpoints import PortOf
+from translator.planners.grants import permitted
 from translator.planners.options import CONNECT_TIMEOUT, IDLE_TIMEOUT, REQUEST_TIMEOUT, Options
 from translator.planners.target import Candidate, Target, Weighted
 from translator.view import Absent, View
@@ -111,15 +112,14 @@ def _nowhere(policy: TrafficPolicy, backend: Backend, origin: Origin) -> Candida
 def _candidate(
     view: View, policy: TrafficPolicy, backend: Backend, origin: Origin, options: Options
 ) -> Candidate | Finding:
-    ref = backend.ref
-    namespace = ref.namespace or policy.ref.namespace
-    if namespace != policy.ref.namespace:
-        message = f"{ref.kind} {namespace}/{ref.name} is in another namespace, which needs a ReferenceGrant"
+    ref, target = backend.ref, backend.ref.ref(policy.ref.namespace)
+    if not permitted(view, policy.ref, target):
+        message = f"{target} is in another namespace, which needs a ReferenceGrant"
         return Finding(origin, Reason.REF_NOT_PERMITTED, message)
     if ref.group == CORE:
-        found: Candidate | Finding = Candidate(backend.name, PortOf(namespace, ref.name, ref.port), origin)
+        found: Candidate | Finding = Candidate(backend.name, PortOf(target.namespace, ref.name, ref.port), origin)
     else:
-        found = _part(view, Ref(ref.group, ref.kind, namespace, ref.name), backend, origin, options)
+        found = _part(view, target, backend, origin, options)
     return found if isinstance(found, Finding) else _with_settings(found, backend, origin)
 
 
