@@ -63,7 +63,7 @@ def settings() -> str:
                 code(name),
                 code(flag_of(name)),
                 code(variable_of(name)),
-                values(field),
+                VALUES.get(name) or values(field),
                 code(default(field)),
                 words(field),
             )
@@ -85,9 +85,19 @@ def escaped(text: str) -> str:
 def default(field: FieldInfo) -> str:
     """The default as a user would write it."""
     value = field.default
-    if value is None or value == {}:
+    if value is None or value in ({}, (), ""):
         return ""
     return str(value).lower() if isinstance(value, bool) else str(getattr(value, "value", value))
+
+
+VALUES = {
+    "source": "a path or `kubernetes`",
+    "namespaces": "a list; as flag or variable names by commas",
+    "selector": "a label selector",
+    "gateway_image": "an image",
+    "gateway_xds_address": "`HOST:PORT`",
+}
+"""What may be given, where the type alone does not say it."""
 
 
 def values(field: FieldInfo) -> str:

@@ -61,8 +61,8 @@ def _entry(error: SourceError) -> Entry:
 
 async def serve(settings: Settings) -> int:
     """Run until told to stop; the exit code."""
-    if settings.source is None:
-        raise ValueError("serve needs a source")
+    if not isinstance(settings.source, Path):
+        raise TypeError("serve needs a directory")
     try:
         await Program(settings, settings.source).run()
     except (OSError, AdminError, SourceUnavailable) as error:

@@ -16,34 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
+from xdserve import flags
 from xdserve.demo import SCENARIOS
-from xdserve.flags import (
-    AdminAddress,
-    AdmissionRate,
-    AllowAnonymous,
-    AllowedHosts,
-    AllowPlaintext,
-    Config,
-    ConnectionAge,
-    Domain,
-    Drain,
-    LastGood,
-    Linger,
-    LogFormat,
-    LogLevel,
-    NameBackends,
-    Patience,
-    Source,
-    StateDirectory,
-    TrustDomain,
-    TrustedHops,
-    XdsAddress,
-    XdsCert,
-    XdsClientCa,
-    XdsKey,
-    XdsTokens,
-    flag,
-)
+from xdserve.flags import AllowedHosts, Config, Domain, NameBackends, TrustedHops, flag
 
 if TYPE_CHECKING:
     from bootstrap import Address
@@ -96,41 +71,47 @@ def _program(
 
 @app.command()
 def serve(
-    source: Source = None,
-    xds_address: XdsAddress = None,
-    xds_cert: XdsCert = None,
-    xds_key: XdsKey = None,
-    xds_client_ca: XdsClientCa = None,
-    xds_tokens: XdsTokens = None,
-    trust_domain: TrustDomain = None,
-    allow_plaintext: AllowPlaintext = None,
-    allow_anonymous: AllowAnonymous = None,
-    admin_address: AdminAddress = None,
+    source: flags.Source = None,
+    kubeconfig: flags.Kubeconfig = None,
+    namespaces: flags.Namespaces = None,
+    selector: flags.Selector = None,
+    provision: flags.Provision = None,
+    gateway_image: flags.GatewayImage = None,
+    gateway_xds_address: flags.GatewayXdsAddress = None,
+    xds_address: flags.XdsAddress = None,
+    xds_cert: flags.XdsCert = None,
+    xds_key: flags.XdsKey = None,
+    xds_client_ca: flags.XdsClientCa = None,
+    xds_tokens: flags.XdsTokens = None,
+    trust_domain: flags.TrustDomain = None,
+    allow_plaintext: flags.AllowPlaintext = None,
+    allow_anonymous: flags.AllowAnonymous = None,
+    admin_address: flags.AdminAddress = None,
     domain: Domain = None,
     allowed_hosts: AllowedHosts = None,
     name_backends_in_errors: NameBackends = None,
     trusted_hops: TrustedHops = None,
-    linger: Linger = None,
-    patience: Patience = None,
-    admission_rate: AdmissionRate = None,
-    connection_age: ConnectionAge = None,
-    drain: Drain = None,
-    last_good: LastGood = None,
-    state_directory: StateDirectory = None,
-    log_level: LogLevel = None,
-    log_format: LogFormat = None,
+    linger: flags.Linger = None,
+    patience: flags.Patience = None,
+    admission_rate: flags.AdmissionRate = None,
+    connection_age: flags.ConnectionAge = None,
+    drain: flags.Drain = None,
+    last_good: flags.LastGood = None,
+    state_directory: flags.StateDirectory = None,
+    log_level: flags.LogLevel = None,
+    log_format: flags.LogFormat = None,
     config: Config = None,
 ) -> None:
-    """Read objects from a directory, watch it, and serve each gateway's resources to its Envoys."""
-    flags = {name: value for name, value in locals().items() if name != "config"}
+    """Read objects from a directory or a cluster, watch them, and serve each gateway's resources to its Envoys."""
+    given = {name: value for name, value in locals().items() if name != "config"}
 
     import asyncio
 
     from xdserve import log
 
-    settings = _settings(flags, config)
+    settings = _settings(given, config)
     if settings.source is None:
-        _say("--source: not given, allowed a directory (also XDSERVE_SOURCE, or source in the file of settings)")
+        _say("--source: not given, allowed a directory or kubernetes (also XDSERVE_SOURCE, or in the file of settings)")
         raise typer.Exit(USAGE)
     if settings.last_good and settings.state_path is None:
         _say("--state-directory: not given, allowed a directory (there is no home directory), or --no-last-good")
@@ -379,10 +360,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     return int(code or 0)
 
 
-def _settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
+def _settings(given: Mapping[str, Any], config: Path | None) -> Settings:
     from xdserve.settings import load
 
-    return _loaded(lambda: load(flags, config))
+    return _loaded(lambda: load(given, config))
 
 
 def _options(given: Mapping[str, Any]) -> Options:

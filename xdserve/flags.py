@@ -24,7 +24,26 @@ def switch(name: str, text: str) -> Any:  # noqa: ANN401 - typer's type
 
 
 Config = Annotated[Path | None, flag("File of settings (YAML), also XDSERVE_CONFIG", "FILE")]
-Source = Annotated[str | None, flag("Directory of YAML and JSON files to read and to watch", "DIR")]
+Source = Annotated[
+    str | None, flag("Directory of YAML and JSON files to read and to watch, or the word kubernetes", "DIR|kubernetes")
+]
+Kubeconfig = Annotated[
+    str | None,
+    flag("Kubeconfig of the cluster; without it that of the pod, else KUBECONFIG, else ~/.kube/config", "FILE"),
+]
+Namespaces = Annotated[
+    list[str] | None, flag("Namespaces of the cluster to read; without any, all of them", "NAMESPACE")
+]
+Selector = Annotated[str | None, flag("Label selector of the InferenceServices and Inferences to serve", "SELECTOR")]
+Provision = Annotated[
+    str | None,
+    flag("Which targets get pods of a gateway; the annotation xdserve.io/gateway says else", "opt-out|opt-in|off"),
+]
+GatewayImage = Annotated[str | None, flag("Image of the gateways' Envoy", "IMAGE")]
+GatewayXdsAddress = Annotated[
+    str | None,
+    flag("Where gateways reach xDS: the Service of xds_address, as in xdserve.xdserve.svc:18000", "HOST:PORT"),
+]
 AllowPlaintext = Annotated[
     bool | None,
     switch("--allow-plaintext", "Serve xDS as plain text on an address that others can reach (no TLS, no identity)"),

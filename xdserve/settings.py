@@ -34,6 +34,15 @@ _MAX_FILE = 1 << 20
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAMESPACE = re.compile(rf"\*|{_LABEL}")
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+# Kubernetes' label selectors: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels
+_KEY = rf"(?:{_LABEL}(?:\.{_LABEL})*/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?"
+_VALUE = r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?"
+_SET = rf"\(\s*{_VALUE}(?:\s*,\s*{_VALUE})*\s*\)"
+_REQUIREMENT = rf"(?:!\s*{_KEY}|{_KEY}\s+(?:not)?in\s*{_SET}|{_KEY}\s*(?:==?|!=)\s*{_VALUE}|{_KEY})"
+_SELECTOR = re.compile(rf"(?=.{{0,1000}}\Z)(?:{_REQUIREMENT}(?:\s*,\s*{_REQUIREMENT})*)?")
+_IMAGE = re.compile(
+    r"(?=.{1,512}\Z)[a-zA-Z0-9](?:[a-zA-Z0-9._/-]|:[0-9]+/)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
 _PATTERN = re.compile(rf"(?=.{{1,253}}\Z)(\*|(\*\.)?{_LABEL}(\.{_LABEL})*)")
 
 
@@ -43,6 +52,20 @@ class SettingsError(Exception):
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = tuple(lines)
+
+
+class Word(StrEnum):
+    """Sources that are no directory; a directory of that name is written ``./kubernetes``."""
+
+    KUBERNETES = "kubernetes"
+
+
+class Provision(StrEnum):
+    """Which targets get a gateway's pods: all that do not say no, those that say yes, none."""
+
+    OPT_OUT = "opt-out"
+    OPT_IN = "opt-in"
+    OFF = "off"
 
 
 class LogLevel(StrEnum):
@@ -90,6 +113,23 @@ def _allowed_hosts(value: object) -> object:
     return hosts
 
 
+def _source(value: object) -> object:
+    if isinstance(value, str):
+        # Only the very word: as a path, `./kubernetes` is equal to it.
+        return Word.KUBERNETES if value == Word.KUBERNETES else Path(value)
+    if value is None or isinstance(value, Path):
+        return value
+    raise _wrong("a path or the word kubernetes")
+
+
+def _namespaces(value: object) -> object:
+    """Read the one-line form of flags and variables: names, by blanks or commas."""
+    if isinstance(value, list | tuple):
+        value = " ".join(map(str, value))
+    return re.split(r"[\s,]+", value.strip()) if isinstance(value, str) and value.strip() else value or ()
+
+
+SourceSetting = Annotated[Word | Path | None, Field(union_mode="left_to_right"), BeforeValidator(_source)]
 AddressSetting = Annotated[Address, NoDecode, BeforeValidator(_address), PlainSerializer(str)]
 
 
@@ -103,7 +143,24 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    source: Path | None = Field(None, description="Directory of YAML and JSON files to read and to watch")
+    source: SourceSetting = Field(
+        None, description="Directory of YAML and JSON files to read and to watch, or the word kubernetes"
+    )
+    kubeconfig: Path | None = Field(
+        None, description="Kubeconfig of the cluster; without it that of the pod, else KUBECONFIG, else ~/.kube/config"
+    )
+    namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)] = Field(
+        (), description="Namespaces of the cluster to read; without any, all of them"
+    )
+    selector: str = Field("", description="Label selector of the InferenceServices and Inferences to serve")
+    provision: Provision = Field(
+        Provision.OPT_OUT,
+        description="Which targets get pods of a gateway; the annotation xdserve.io/gateway says else",
+    )
+    gateway_image: str = Field("envoyproxy/envoy:v1.40.0", description="Image of the gateways' Envoy")
+    gateway_xds_address: str | None = Field(
+        None, description="Where gateways reach xDS: the Service of xds_address, as in xdserve.xdserve.svc:18000"
+    )
     # Above xds_address, whose check looks at them.
     allow_plaintext: bool = Field(
         default=False, description="Serve xDS as plain text on an address that others can reach (no TLS, no identity)"
@@ -215,6 +272,38 @@ class Settings(BaseSettings):
         if not _DOMAIN.fullmatch(value.lower()):
             raise _wrong(f"a DNS name, as in {cls.model_fields[str(info.field_name)].default}")
         return value.lower()
+
+    @field_validator("namespaces")
+    @classmethod
+    def _are_namespaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for namespace in value:
+            if not re.fullmatch(_LABEL, namespace):
+                raise _wrong(f"a namespace instead of {short(namespace)}")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("selector")
+    @classmethod
+    def _is_selector(cls, value: str) -> str:
+        if not _SELECTOR.fullmatch(value.strip()):
+            raise _wrong("a label selector, as in team=models,stage in (test, live),!hidden")
+        return value.strip()
+
+    @field_validator("gateway_image")
+    @classmethod
+    def _is_image(cls, value: str) -> str:
+        if not _IMAGE.fullmatch(value):
+            raise _wrong("an image, as in envoyproxy/envoy:v1.40.0")
+        return value
+
+    @field_validator("gateway_xds_address")
+    @classmethod
+    def _can_be_reached(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        host, colon, port = value.lower().rpartition(":")
+        if not (colon and _DOMAIN.fullmatch(host) and re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
+            raise _wrong("HOST:PORT with a name of the cluster, as in xdserve.xdserve.svc:18000")
+        return f"{host}:{int(port)}"
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -28,7 +28,7 @@ from xdserve.settings import Settings, flag_of
 
 COMMANDS = "serve, translate, validate, diff, bootstrap, router or demo"
 BOOTSTRAP = ("bootstrap", "--gateway", "models/iris", "--xds-address", "xdserve:18000")
-NO_SOURCE = "--source: not given, allowed a directory (also XDSERVE_SOURCE, or source in the file of settings)"
+NO_SOURCE = "--source: not given, allowed a directory or kubernetes (also XDSERVE_SOURCE, or in the file of settings)"
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

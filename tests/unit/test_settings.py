@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bootstrap.address import Address
-from xdserve.settings import LogLevel, Settings, SettingsError, flag_of, load, variable_of
+from xdserve.settings import LogLevel, Provision, Settings, SettingsError, Word, flag_of, load, variable_of
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,9 @@ def lines(**given: object) -> list[str]:
 def test_defaults() -> None:
     settings = load()
     assert settings.source is None
+    assert (settings.kubeconfig, settings.namespaces, settings.selector) == (None, (), "")
+    assert settings.provision is Provision.OPT_OUT
+    assert (settings.gateway_image, settings.gateway_xds_address) == ("envoyproxy/envoy:v1.40.0", None)
     assert settings.xds_address == Address("127.0.0.1", 18000)
     assert settings.admin_address == Address("127.0.0.1", 19000)
     assert settings.domain == "example.com"
@@ -69,6 +72,12 @@ def test_the_file_may_be_named_by_a_variable(file: Path, monkeypatch: pytest.Mon
 def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "source": "objects",
+        "kubeconfig": "admin.conf",
+        "namespaces": "models, shop",
+        "selector": "team=models,stage in (test, live)",
+        "provision": "opt-in",
+        "gateway_image": "envoyproxy/envoy:distroless-v1.40.0",
+        "gateway_xds_address": "XDServe.xdserve.svc:18000",
         "allow_plaintext": "true",
         "allow_anonymous": "true",
         "xds_cert": "tls.crt",
@@ -102,6 +111,64 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
     file.write_text("".join(f"{name}: '{value}'\n" for name, value in values.items()))
     assert by_flag == by_variable == load(config=file)
     assert by_flag.allowed_hosts == {"models": ("*.example.org",), "*": ("shared.example.org",)}
+
+
+def test_a_source_is_a_directory_or_the_cluster(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load({"source": "kubernetes"}).source is Word.KUBERNETES
+    for directory in ("./kubernetes", "kubernetes/", "objects"):
+        found = load({"source": directory}).source
+        assert isinstance(found, Path)
+        assert not isinstance(found, Word)
+    monkeypatch.setenv("XDSERVE_SOURCE", "kubernetes")
+    assert load().source is Word.KUBERNETES
+
+
+def test_namespaces_in_every_form(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("namespaces: [models, shop, models]\n")
+    assert load(config=file).namespaces == ("models", "shop")
+    monkeypatch.setenv("XDSERVE_NAMESPACES", "models shop")
+    assert load().namespaces == ("models", "shop")
+    assert load({"namespaces": ["a,b", "c"]}).namespaces == ("a", "b", "c")
+
+
+SELECTORS = [
+    "",
+    "a",
+    "!a",
+    "a=b",
+    "a==b",
+    "a != b",
+    "a in (b,c)",
+    "a notin (b), c",
+    "example.com/a.b_c=d",
+    "a=",
+    "a in ()",
+]
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_selectors(selector: str) -> None:
+    assert load({"selector": selector}).selector == selector
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"selector": "a b"}, "--selector: found 'a b', allowed a label selector"),
+        ({"selector": "a=b,"}, "--selector: found 'a=b,', allowed a label selector"),
+        ({"selector": "a&limit=1"}, "--selector: found 'a&limit=1', allowed a label selector"),
+        ({"namespaces": ["Models"]}, "--namespaces: found ['Models'], allowed a namespace instead of 'Models'"),
+        ({"namespaces": 3}, "--namespaces: found 3, allowed a list"),
+        ({"provision": "on"}, "--provision: found 'on', allowed 'opt-out', 'opt-in' or 'off'"),
+        ({"gateway_image": "an image"}, "--gateway-image: found 'an image', allowed an image"),
+        ({"gateway_xds_address": "xdserve"}, "--gateway-xds-address: found 'xdserve', allowed HOST:PORT"),
+        ({"gateway_xds_address": "xdserve:70000"}, "--gateway-xds-address: found 'xdserve:70000', allowed HOST:PORT"),
+        ({"source": 3}, "--source: found 3, allowed a path"),
+    ],
+)
+def test_wrong_settings_of_the_cluster(flags: dict[str, object], said: str) -> None:
+    (line,) = lines(flags=flags)
+    assert line.startswith(said)
 
 
 def test_allowed_hosts_as_a_map_in_the_file(file: Path) -> None:
