@@ -1,0 +1,312 @@
+"""The chart as Helm renders it, with every file of values that is shipped for trial."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import chart
+from tests.support.chart import VALUE_FILES, HelmRefused, findings, rendered, templates, values_of
+from translator.objects import KINDS
+from xdserve.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+ALL = pytest.mark.parametrize("values", [pytest.param(values_of(name), id=name) for name in VALUE_FILES])
+NAMESPACED = {
+    "ConfigMap", "Deployment", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Role", "RoleBinding", "Secret", "Service",
+    "ServiceAccount", "ServiceMonitor",
+}  # fmt: skip
+
+
+def one(kind, objects, name=None):
+    [found] = [each for each in objects if each["kind"] == kind and name in {None, each["metadata"]["name"]}]
+    return found
+
+
+def settings_of(objects):
+    maps = [each for each in objects if each["kind"] == "ConfigMap"]
+    return yaml.safe_load(maps[0]["data"]["xdserve.yaml"])
+
+
+def pod_of(objects):
+    return one("Deployment", objects)["spec"]["template"]["spec"]
+
+
+def schema():
+    return json.loads((chart.CHART / "values.schema.json").read_text())
+
+
+def test_value_files_are_for_what_the_chart_promises():
+    assert set(VALUE_FILES) == {
+        "defaults",
+        "one-namespace",
+        "tls-secret",
+        "service-monitor",
+        "network-policy-off",
+        "ha",
+    }
+
+
+@ALL
+def test_helm_has_nothing_against_the_chart(values):
+    assert findings(values) == []
+    assert "xdserve" in templates(values)["xdserve/templates/NOTES.txt"]
+
+
+@ALL
+def test_every_object_is_whole_and_known_by_its_release(values):
+    objects = rendered(values, hooks=True)
+    names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
+    assert len(set(names)) == len(names)
+    for each in objects:
+        metadata = each["metadata"]
+        assert each["apiVersion"]
+        assert len(metadata["name"]) <= 63 or each["kind"].startswith(("Cluster", "Custom"))
+        assert ("namespace" in metadata) == (each["kind"] in NAMESPACED), each["kind"]
+        if each["kind"] != "CustomResourceDefinition":
+            assert metadata["labels"].keys() >= {
+                f"app.kubernetes.io/{word}"
+                for word in ("name", "instance", "component", "version", "part-of", "managed-by")
+            }
+        assert all(isinstance(value, str) and len(value) <= 63 for value in metadata.get("labels", {}).values())
+
+
+@ALL
+def test_selectors_choose_the_pods_of_the_server_alone(values):
+    objects = rendered(values, hooks=True)
+    deployment, test = one("Deployment", objects), one("Pod", objects)
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert not selector.items() <= test["metadata"]["labels"].items()
+    selectors = [each["spec"]["selector"] for each in objects if each["kind"] == "Service"]
+    selectors += [e["spec"]["selector"]["matchLabels"] for e in objects if e["kind"] == "PodDisruptionBudget"]
+    selectors += [e["spec"]["podSelector"]["matchLabels"] for e in objects if e["kind"] == "NetworkPolicy"]
+    assert all(each == selector for each in selectors)
+    assert all(c["labelSelector"]["matchLabels"] == selector for c in pod_of(objects)["topologySpreadConstraints"])
+
+
+@ALL
+def test_pods_may_do_nothing_that_they_need_not(values):
+    """Pod Security Standards, restricted; and a root file system that nobody writes."""
+    objects = rendered(values, hooks=True)
+    for spec in (pod_of(objects), one("Pod", objects)["spec"]):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        # A Service named xdserve would otherwise set XDSERVE_* variables, which are settings.
+        assert spec["enableServiceLinks"] is False
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["requests"]
+            assert container["resources"]["limits"]["memory"]
+
+
+@ALL
+def test_what_is_named_is_there(values):
+    objects = rendered(values, hooks=True)
+    pod = pod_of(objects)
+    [container] = pod["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    probes = [container[f"{word}Probe"]["httpGet"] for word in ("startup", "liveness", "readiness")]
+    assert [(probe["path"], ports[probe["port"]]) for probe in probes] == [
+        ("/healthz", 19000),
+        ("/healthz", 19000),
+        ("/readyz", 19000),
+    ]
+    for service in (each for each in objects if each["kind"] == "Service"):
+        assert all(ports[port["targetPort"]] == port["port"] for port in service["spec"]["ports"])
+    accounts = {each["metadata"]["name"] for each in objects if each["kind"] == "ServiceAccount"}
+    assert pod["serviceAccountName"] in accounts
+    roles = {(e["kind"], e["metadata"].get("namespace"), e["metadata"]["name"]) for e in objects}
+    for binding in (each for each in objects if each["kind"].endswith("Binding")):
+        role = binding["roleRef"]
+        where = None if role["kind"] == "ClusterRole" else binding["metadata"]["namespace"]
+        assert (role["kind"], where, role["name"]) in roles
+        assert {subject["name"] for subject in binding["subjects"]} <= accounts
+
+
+# Settings of a server on Kubernetes; a name goes from here once `Settings` has it.
+PENDING = {"namespaces", "selector", "provision", "gateway_image", "service", "xds_ca"}
+
+
+@ALL
+def test_the_file_of_settings_is_one_that_the_program_reads(values):
+    found = settings_of(rendered(values))
+    assert found.keys() <= Settings.model_fields.keys() | PENDING
+    assert found["source"] == "kubernetes"
+    namespace, _, name = found["service"].partition("/")
+    assert one("Service", rendered(values), name)["metadata"]["namespace"] == namespace
+    # The kubelet reaches a pod by its own address, never by loopback.
+    assert not re.match(r"127\.|\[::1", found["admin_address"])
+    mounts = {mount["mountPath"] for mount in pod_of(rendered(values))["containers"][0]["volumeMounts"]}
+    files = [
+        found["state_directory"],
+        *(str(Path(found[key]).parent) for key in ("xds_cert", "xds_ca") if key in found),
+    ]
+    assert set(files) <= mounts
+
+
+def test_every_setting_of_the_values_is_one_of_the_program():
+    of_the_chart = {"source", "namespaces", "service", "xds_address", "admin_address", "state_directory"}
+    # A peer without an identity, and plain text, are for machines that nobody shares.
+    never = {"allow_plaintext", "allow_anonymous", "xds_tokens", "xds_client_ca", "xds_cert", "xds_key", "xds_ca"}
+    known = Settings.model_fields.keys() | PENDING
+    assert schema()["properties"]["settings"]["properties"].keys() == known - of_the_chart - never
+
+
+def test_other_settings_are_other_pods():
+    checksums = {
+        one("Deployment", rendered({"settings": {"domain": domain}}))["spec"]["template"]["metadata"]["annotations"][
+            "checksum/config"
+        ]
+        for domain in ("example.com", "example.org")
+    }
+    assert len(checksums) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"replicas": 3}, "replicas"),
+        ({"replicaCount": 0}, "replicaCount"),
+        ({"replicaCount": "2"}, "replicaCount"),
+        ({"image": {"name": "x"}}, "name"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"settings": {"domian": "x"}}, "domian"),
+        ({"settings": {"provision": "always"}}, "provision"),
+        ({"settings": {"allow_plaintext": True}}, "allow_plaintext"),
+        ({"settings": {"linger": -1}}, "linger"),
+        ({"settings": {"domain": "a_b"}}, "domain"),
+        ({"watchNamespaces": "models"}, "watchNamespaces"),
+        ({"watchNamespaces": ["Models"]}, "watchNamespaces"),
+        ({"tls": {"secret": "x"}}, "secret"),
+        ({"networkPolicy": {"enabled": "yes"}}, "enabled"),
+        ({"serviceMonitor": {"interval": 30}}, "interval"),
+        ({"crds": {"keep": False}}, "keep"),
+        ({"fullnameOverride": "a" * 53}, "fullnameOverride"),
+        ({"serviceMonitor": {"enabled": True}}, "networkPolicy.metricsFrom"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_be_are_refused_by_name(values, words):
+    with pytest.raises(HelmRefused, match=re.escape(words)):
+        rendered(values)
+
+
+def every_key(values, path=""):
+    for key, value in values.items():
+        yield f"{path}{key}"
+        if isinstance(value, dict):
+            yield from every_key(value, f"{path}{key}.")
+
+
+def test_the_default_values_name_every_key():
+    properties = schema()["properties"]
+    defaults = yaml.safe_load((chart.CHART / "values.yaml").read_text())
+    in_schema = {
+        f"{key}{inner}"
+        for key, value in properties.items()
+        for inner in ("", *(f".{name}" for name in value.get("properties", {})))
+    }
+    found = {key for key in every_key(defaults) if key.count(".") < 2}
+    assert {key for key in in_schema if not key.startswith("settings.")} - found == {"global"}
+
+
+def test_the_version_of_the_chart_is_that_of_the_program():
+    described = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{described["appVersion"]}"' in project
+
+
+def test_definitions_come_with_the_release_but_can_be_left_out():
+    kinds = {e["spec"]["names"]["kind"]: e for e in rendered() if e["kind"] == "CustomResourceDefinition"}
+    assert kinds.keys() == {kind for group, _, kind in KINDS if group == "xdserve.io"}
+    assert all(each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for each in kinds.values())
+    assert "CustomResourceDefinition" not in {e["kind"] for e in rendered({"crds": {"install": False}})}
+
+
+def test_gateways_alone_reach_the_xds_port():
+    [rule] = one("NetworkPolicy", rendered())["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "xds", "protocol": "TCP"}]
+    gateways, own_test = rule["from"]
+    assert gateways == {
+        "namespaceSelector": {},
+        "podSelector": {
+            "matchLabels": {"app.kubernetes.io/component": "gateway", "app.kubernetes.io/managed-by": "xdserve"}
+        },
+    }
+    labels = one("Pod", rendered(hooks=True))["metadata"]["labels"]
+    assert own_test["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_who_scrapes_reaches_the_metrics_and_no_one_else():
+    objects = rendered(values_of("service-monitor"))
+    _, rule = one("NetworkPolicy", objects)["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "admin", "protocol": "TCP"}]
+    assert rule["from"] == values_of("service-monitor")["networkPolicy"]["metricsFrom"]
+    monitor = one("ServiceMonitor", objects)
+    chosen = monitor["spec"]["selector"]["matchLabels"].items()
+    scraped = [
+        e["metadata"]["name"] for e in objects if e["kind"] == "Service" and chosen <= e["metadata"]["labels"].items()
+    ]
+    assert scraped == ["xdserve-metrics"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_one_namespace_alone_is_read_and_reached():
+    objects = rendered(values_of("one-namespace"))
+    assert settings_of(objects)["namespaces"] == ["models"]
+    cluster = one("ClusterRole", objects, "xdserve-system-xdserve")["rules"]
+    assert [rule["resources"] for rule in cluster] == [["tokenreviews"], ["customresourcedefinitions"]]
+    there = [each for each in objects if each["metadata"].get("namespace") == "models"]
+    assert sorted(each["kind"] for each in there) == ["Role", "RoleBinding"]
+    [rule] = one("NetworkPolicy", objects)["spec"]["ingress"]
+    assert rule["from"][0]["namespaceSelector"]["matchExpressions"][0]["values"] == ["models"]
+
+
+def test_without_provisioning_there_is_no_right_to_make_anything():
+    found = chart.roles(values_of("network-policy-off"))
+    verbs = {verb for rule, _ in found["ClusterRole xdserve-system-xdserve"] for verb in rule["verbs"]}
+    makes = [rule["resources"] for rule, _ in found["ClusterRole xdserve-system-xdserve"] if "create" in rule["verbs"]]
+    assert verbs == {"get", "list", "watch", "patch", "create"}
+    assert makes == [["tokenreviews"], ["events"]]
+    assert settings_of(rendered(values_of("network-policy-off")))["provision"] == "off"
+    assert not any(rule["resources"] == ["secrets"] for rule, _ in found["ClusterRole xdserve-system-xdserve"])
+
+
+def test_no_role_takes_more_than_it_says():
+    for found in chart.roles().values():
+        for rule, reason in found:
+            assert len(reason) > 10
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert "deletecollection" not in rule["verbs"] or rule["resources"] == ["trafficpolicies"]
+            if "secrets" in rule["resources"] and "resourceNames" not in rule:
+                assert rule["verbs"] == ["get"]
+
+
+def test_a_given_certificate_is_used_and_no_authority_made():
+    objects = rendered(values_of("tls-secret"))
+    assert settings_of(objects)["xds_cert"] == "/etc/xdserve-tls/tls.crt"
+    assert "Secret" not in {each["kind"] for each in objects}
+    assert not any(
+        "secrets" in rule["resources"] for rule, _ in chart.roles(values_of("tls-secret"))["Role xdserve-own"]
+    )
+    assert "data" not in one("Secret", rendered())
+
+
+def test_the_table_of_rights_is_that_of_the_chart():
+    """docs/rbac.md: made by tools/docs.py from the roles as they are rendered."""
+    text = (ROOT / "docs/rbac.md").read_text()
+    for found in chart.roles().values():
+        for rule, reason in found:
+            [line] = [line for line in text.splitlines() if reason in line and f"`{rule['resources'][0]}`" in line]
+            assert all(f"`{word}`" in line for word in [*rule["resources"], *rule["verbs"]])
