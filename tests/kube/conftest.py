@@ -10,8 +10,9 @@ import uuid
 
 import pytest
 
-from tests.support.kube import CRDS, Apiserver
+from tests.support.kube import Apiserver
 from tests.support.kube_binaries import kube_binaries
+from tests.support.kube_seed import seed
 from tests.support.netns import Network, allow_networks
 
 
@@ -29,16 +30,22 @@ def network():
 
 @pytest.fixture(scope="package")
 def apiserver(network, tmp_path_factory):
-    """A kube-apiserver with the upstream CRDs, shared: a test ends what it starts there, and never the apiserver."""
-    with Apiserver(tmp_path_factory.mktemp("kube")) as apiserver:
-        apiserver.start().install(CRDS)
-        yield apiserver
+    """A kube-apiserver with all CRDs, shared: a test ends what it starts there, and never the apiserver."""
+    with Apiserver(seed(tmp_path_factory.mktemp("kube"))) as apiserver:
+        yield apiserver.start()
 
 
 @pytest.fixture
-def lone_apiserver(network, tmp_path):
-    """A kube-apiserver of the test's own, to kill, to compact or to take CRDs from; it has none yet."""
-    with Apiserver(tmp_path) as apiserver:
+def lone_apiserver(network, tmp_path_factory):
+    """A kube-apiserver of the test's own with all CRDs: to kill, to compact or to take CRDs from."""
+    with Apiserver(seed(tmp_path_factory.mktemp("lone"))) as apiserver:
+        yield apiserver.start()
+
+
+@pytest.fixture
+def bare_apiserver(network, tmp_path_factory):
+    """A kube-apiserver of the test's own without any CRD: `install(*CRDS)` brings them."""
+    with Apiserver(tmp_path_factory.mktemp("bare")) as apiserver:
         yield apiserver.start()
 
 

@@ -9,19 +9,30 @@ from pathlib import Path
 import pytest
 from kubernetes.aio import client, watch
 
-from tests.support.kube import CRDS, ApiError, Apiserver, KubectlError
+from tests.support.kube import ApiError, Apiserver, KubectlError
+from tests.support.kube_binaries import BinaryError, kube_binaries
+from tests.support.kube_seed import CRDS
 from tests.support.netns import SUBNET
 from tests.support.wait import wait_until
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
-def test_the_upstream_crds_are_served(apiserver):
-    found = apiserver.kubectl("get", "crd", "--output=name").split()
+def test_a_bare_apiserver_has_no_crds_until_they_are_installed(bare_apiserver):
+    get = ("get", "crd", "--output=name")
+    assert not bare_apiserver.kubectl(*get)
 
-    assert len(found) == len(list(CRDS.glob("*.yaml")))
-    assert "customresourcedefinition.apiextensions.k8s.io/inferenceservices.serving.kserve.io" in found
-    assert "customresourcedefinition.apiextensions.k8s.io/inferences.serving.kubedl.io" in found
+    bare_apiserver.install(*CRDS)
+
+    found = bare_apiserver.kubectl(*get).split()
+    assert len(found) == sum(len(list(folder.glob("*.yaml"))) for folder in CRDS)
+
+
+def test_the_kinds_that_xdserve_reads_are_served(apiserver):
+    found = apiserver.kubectl("api-resources", "--output=name").split()
+
+    assert {"inferenceservices.serving.kserve.io", "inferences.serving.kubedl.io"} < set(found)
+    assert {"referencegrants.gateway.networking.k8s.io", "trafficpolicies.xdserve.io"} < set(found)
 
 
 def test_kubectl_knows_the_servers_version(apiserver):
@@ -159,6 +170,27 @@ async def test_a_killed_apiserver_comes_back_with_its_data_and_keys_and_its_old_
         with pytest.raises(client.ApiException) as gone:
             await _first_event(api, old)
     assert gone.value.status == 410
+
+
+def test_given_programs_that_are_not_there_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+
+    with pytest.raises(BinaryError, match=r"KUBEBUILDER_ASSETS: .*/kube-apiserver is not there"):
+        kube_binaries()
+
+
+def test_a_build_that_fails_says_why(monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "go.mod").write_text("module broken\n// k8s.io/kubernetes v1.0.0\n")
+    (broken / "main.go").write_text("package main\nfunc main() { nothing() }\n")
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tests.support.kube_binaries.SOURCE", broken)
+
+    with pytest.raises(BinaryError, match="undefined: nothing"):
+        kube_binaries()
+    assert not list((tmp_path / "xdserve").glob("kube-apiserver-*"))
 
 
 def test_an_apiserver_ends_in_order(lone_apiserver):

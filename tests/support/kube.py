@@ -1,8 +1,7 @@
 """A real kube-apiserver and its etcd: `with Apiserver(folder) as apiserver: apiserver.start()`.
 
 RBAC is on; no controller runs: nothing makes EndpointSlices, default ServiceAccounts or deletes what an owner had.
-`python -m tests.support.kube FOLDER` runs one for trials by hand, with the CRDs of `tests/kube/crds`; it prints a line
-of JSON when it is ready, and goes on with what the folder has.
+`python -m tests.kube FOLDER` runs one for trials by hand.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import secrets
 import signal
 import ssl
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -27,9 +25,6 @@ from tests.support.certificates import Authority
 from tests.support.kube_binaries import kube_binaries, kubectl_binary
 from tests.support.processes import Children, free_ports
 from tests.support.wait import wait_until
-
-CRDS = Path(__file__).parents[1] / "kube" / "crds"
-"""The upstream CRDs that xdserve reads, unchanged: KServe, KubeDL, Gateway API's ReferenceGrant."""
 
 HOST = "127.0.0.1"
 _START_SECONDS = 90
@@ -55,12 +50,15 @@ class Apiserver:
     context, which ends what runs. Nothing here is async but what says so: the rest takes milliseconds.
     """
 
+    DATA = "etcd"
+    """The folder of etcd's data, under `folder`."""
+
     def __init__(self, folder, *flags):
         self.folder = folder
         self.port, self._etcd, self._peer = free_ports(3)
         self.url = f"https://{HOST}:{self.port}"
         self.kubeconfig = folder / "kubeconfig"
-        self.child = None
+        self.child = self._etcd_child = None
         self._keys = _Keys(folder / "keys")
         self.ca, self.token = self._keys.ca, self._keys.token
         self._own_flags = flags
@@ -78,9 +76,10 @@ class Apiserver:
         """Start it and do not wait."""
         programs, flags = kube_binaries(), [*self._flags(), *self._own_flags]
         client, peer = f"http://{HOST}:{self._etcd}", f"http://{HOST}:{self._peer}"
-        data = str(self.folder / "etcd")
+        data = str(self.folder / self.DATA)
+        self._etcd_child = None
         if "etcd" in programs:
-            self._launch_etcd(str(programs["etcd"]), data, client, peer)
+            self._etcd_child = self._launch_etcd(str(programs["etcd"]), data, client, peer)
             command = [str(programs["kube-apiserver"]), *flags, f"--etcd-servers={client}"]
         else:
             places = ["--etcd-data", data, "--etcd-client", client, "--etcd-peer", peer]
@@ -88,7 +87,10 @@ class Apiserver:
         self.child = self._children.start("kube-apiserver", command)
 
     def start(self):
-        """Start it and wait until it is ready; in a test that has an event loop, prefer `started`."""
+        """Start it and wait until it is ready; in a test that has an event loop, prefer `started`.
+
+        Never from a passing thread: a child of ours ends with the thread that started it.
+        """
         self.launch()
         _wait(self.ready, _START_SECONDS, "the kube-apiserver to be ready")
         return self
@@ -99,12 +101,17 @@ class Apiserver:
         await wait_until(lambda: asyncio.to_thread(self.ready), _START_SECONDS, "the kube-apiserver to be ready", 0.05)
 
     def stop(self):
-        """End it in order (SIGTERM); its exit status."""
-        return self.child.stop(20)
+        """End it in order (SIGTERM), then its etcd; its exit status."""
+        status = self.child.stop(20)
+        if self._etcd_child:
+            self._etcd_child.stop()
+        return status
 
     def kill(self):
-        """End it at once, as a crash or the kernel does."""
+        """End it and its etcd at once, as a crash or the kernel does."""
         assert self.child.kill() == -signal.SIGKILL
+        if self._etcd_child:
+            self._etcd_child.kill()
 
     def ready(self):
         """Whether it serves; ChildError if it has ended."""
@@ -149,8 +156,8 @@ class Apiserver:
         return self.kubectl("apply", "--server-side", f"--namespace={namespace}", *flags, *sources, text=text)
 
     def install(self, *crds):
-        """Apply CRDs (paths) and wait until all that are there are served."""
-        self.apply(*crds)
+        """Apply CRDs (files and folders) and wait until all that are there are served."""
+        self.apply(*(path for path in crds if path.is_file() or any(path.glob("*.yaml"))))
         _wait(self._established, 60, "the CRDs to be established")
 
     def client(self, kubeconfig=None):
@@ -201,7 +208,7 @@ class Apiserver:
         flags = [f"--data-dir={data}", f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
         flags += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
         flags += [f"--initial-cluster=default={peer}", "--unsafe-no-fsync", "--log-level=warn"]
-        self._children.start("etcd", [program, *flags])
+        return self._children.start("etcd", [program, *flags])
 
     def _flags(self):
         keys = self._keys
@@ -283,18 +290,3 @@ def _wait(probe, seconds, what):
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:g} s for {what}")
         time.sleep(0.05)
-
-
-def _main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with Apiserver(folder) as apiserver:
-        apiserver.start().install(CRDS)
-        found = {"kubeconfig": apiserver.kubeconfig, "url": apiserver.url, "ca": apiserver.ca, "token": apiserver.token}
-        sys.stdout.write(json.dumps({name: str(value) for name, value in found.items()}) + "\n")
-        sys.stdout.flush()
-        signal.pause()
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]).resolve())

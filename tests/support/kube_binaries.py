@@ -41,6 +41,21 @@ def kubectl_binary():
     return _program("kubectl", "it comes with `make .venv/ready`")
 
 
+def cache_folder():
+    """Where the project keeps what takes long to make."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xdserve"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def locked(name):
+    """Inside this block no other process makes the same thing."""
+    with (cache_folder() / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _given(folder):
     found = {name: folder / name for name in (_BINARY, "etcd")}
     for path in found.values():
@@ -51,11 +66,9 @@ def _given(folder):
 
 def _built():
     """The program of `SOURCE`, from the cache; the first who asks builds it, others wait for that."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xdserve"
-    binary = cache / f"kube-apiserver-{_key()}" / _BINARY
+    binary = cache_folder() / f"kube-apiserver-{_key()}" / _BINARY
     if not binary.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache / "kube-apiserver.lock"):
+        with locked("kube-apiserver"):
             if not binary.exists():
                 _build(binary)
     return binary
@@ -88,13 +101,6 @@ def _flags():
     values = zip(("gitVersion", "gitMajor", "gitMinor"), version.groups(), strict=True)
     linked = " ".join(f"-X {_VERSION}.{name}={value}" for name, value in values)
     return ["-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {linked}"]
-
-
-@contextmanager
-def _lock(path):
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _program(name, advice):
