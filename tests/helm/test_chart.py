@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bootstrap import manifests
+from tests.helm import rights
 from tests.support import chart
 from tests.support.chart import VALUE_FILES, HelmRefused, findings, rendered, templates, values_of
-from translator.objects import KINDS
-from xdserve.settings import Settings
+from translator.objects import KINDS, Ref
+from xdserve.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
 ALL = pytest.mark.parametrize("values", [pytest.param(values_of(name), id=name) for name in VALUE_FILES])
 NAMESPACED = {
-    "ConfigMap", "Deployment", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Role", "RoleBinding", "Secret", "Service",
-    "ServiceAccount", "ServiceMonitor",
+    "ConfigMap", "Deployment", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Role", "RoleBinding", "Secret",
+    "Service", "ServiceAccount", "ServiceMonitor",
 }  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def test_what_is_named_is_there(values):
 
 
 # Settings of a server on Kubernetes; a name goes from here once `Settings` has it.
-PENDING = {"namespaces", "selector", "provision", "gateway_image", "service", "xds_ca"}
+PENDING = {"release", "xds_ca"}
 
 
 @ALL
@@ -142,8 +144,9 @@ def test_the_file_of_settings_is_one_that_the_program_reads(values):
     found = settings_of(rendered(values))
     assert found.keys() <= Settings.model_fields.keys() | PENDING
     assert found["source"] == "kubernetes"
-    namespace, _, name = found["service"].partition("/")
-    assert one("Service", rendered(values), name)["metadata"]["namespace"] == namespace
+    service = one("Service", rendered(values), found["release"])
+    [port] = service["spec"]["ports"]
+    assert found["gateway_xds_address"] == f"{found['release']}.{service['metadata']['namespace']}.svc:{port['port']}"
     # The kubelet reaches a pod by its own address, never by loopback.
     assert not re.match(r"127\.|\[::1", found["admin_address"])
     mounts = {mount["mountPath"] for mount in pod_of(rendered(values))["containers"][0]["volumeMounts"]}
@@ -155,11 +158,30 @@ def test_the_file_of_settings_is_one_that_the_program_reads(values):
 
 
 def test_every_setting_of_the_values_is_one_of_the_program():
-    of_the_chart = {"source", "namespaces", "service", "xds_address", "admin_address", "state_directory"}
+    of_the_chart = {"source", "namespaces", "release", "gateway_xds_address", "xds_address", "admin_address"}
     # A peer without an identity, and plain text, are for machines that nobody shares.
     never = {"allow_plaintext", "allow_anonymous", "xds_tokens", "xds_client_ca", "xds_cert", "xds_key", "xds_ca"}
+    never |= {"kubeconfig", "state_directory"}
     known = Settings.model_fields.keys() | PENDING
     assert schema()["properties"]["settings"]["properties"].keys() == known - of_the_chart - never
+
+
+def test_defaults_that_the_values_show_are_those_of_the_program():
+    defaults = yaml.safe_load((chart.CHART / "values.yaml").read_text())["settings"]
+    assert defaults.pop("log_format") == "json"
+    assert defaults == {key: str(Settings.model_fields[key].default) for key in defaults}
+
+
+@ALL
+def test_the_program_takes_the_file_of_settings(values, tmp_path):
+    found = settings_of(rendered(values))
+    for key in PENDING:
+        found.pop(key, None)
+    # Who a peer is comes from the cluster there; a file says the same of any address.
+    found["xds_address"] = "127.0.0.1:0"
+    file = tmp_path / "xdserve.yaml"
+    file.write_text(yaml.safe_dump(found))
+    assert load(config=file).provision == found["provision"]
 
 
 def test_other_settings_are_other_pods():
@@ -241,10 +263,17 @@ def test_gateways_alone_reach_the_xds_port():
     assert gateways == {
         "namespaceSelector": {},
         "podSelector": {
-            "matchLabels": {"app.kubernetes.io/component": "gateway", "app.kubernetes.io/managed-by": "xdserve"}
+            "matchLabels": {
+                "app.kubernetes.io/component": "gateway",
+                "app.kubernetes.io/managed-by": "xdserve",
+                "app.kubernetes.io/part-of": "xdserve",
+            }
         },
     }
     labels = one("Pod", rendered(hooks=True))["metadata"]["labels"]
+    found = settings_of(rendered())["release"]
+    iris = Ref("serving.kserve.io", "InferenceService", "models", "iris")
+    assert gateways["podSelector"]["matchLabels"].items() <= manifests.labels(iris, found).items()
     assert own_test["podSelector"]["matchLabels"].items() <= labels.items()
 
 
@@ -304,9 +333,6 @@ def test_a_given_certificate_is_used_and_no_authority_made():
 
 
 def test_the_table_of_rights_is_that_of_the_chart():
-    """docs/rbac.md: made by tools/docs.py from the roles as they are rendered."""
-    text = (ROOT / "docs/rbac.md").read_text()
-    for found in chart.roles().values():
-        for rule, reason in found:
-            [line] = [line for line in text.splitlines() if reason in line and f"`{rule['resources'][0]}`" in line]
-            assert all(f"`{word}`" in line for word in [*rule["resources"], *rule["verbs"]])
+    """Written again by `python -m tests.helm.rights`."""
+    text = rights.DOCUMENT.read_text()
+    assert text == rights.written(text), "out of date: python -m tests.helm.rights"

@@ -123,4 +123,4 @@ def _act(action, arguments):
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    print(json.dumps(_act(given.pop("action"), given)))
+    json.dump(_act(given.pop("action"), given), sys.stdout)

@@ -63,7 +63,7 @@ leader's work, but every replica may become the leader.
 # Who a gateway is; it gets no rights.
 - apiGroups: [""]
   resources: [serviceaccounts]
-  verbs: [get, create, patch, delete]
+  verbs: [get, list, create, patch, delete]
 # The bootstrap of a gateway. No list: ConfigMaps of others are not read.
 - apiGroups: [""]
   resources: [configmaps]
@@ -71,7 +71,7 @@ leader's work, but every replica may become the leader.
 # A gateway with several replicas never loses all of them to a drained node.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, create, patch, delete]
+  verbs: [get, list, create, patch, delete]
 {{- end }}
 {{- end }}
 
