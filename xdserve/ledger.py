@@ -50,6 +50,10 @@ class Dated:
     place: Place | None
 
 
+Subscriber = Callable[[frozenset[Ref]], None]
+"""Is told the objects of which something else is said now, in the event loop. It must not raise, and not block."""
+
+
 class Ledger:
     """All entries, by who says them. Each is logged once when it begins, and once when it is over."""
 
@@ -58,6 +62,11 @@ class Ledger:
         self._now = now
         self._place_of = place_of
         self._said: dict[Hashable, Mapping[Entry, datetime]] = {}
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Be told of changes from now on."""
+        self._subscribers.append(subscriber)
 
     def say(self, owner: Hashable, entries: Iterable[Entry]) -> None:
         """Replace all that an owner says; what it says again keeps its date."""
@@ -72,10 +81,14 @@ class Ledger:
 
     def keep(self, owner: Hashable, said: Mapping[Entry, datetime]) -> None:
         """Replace all that an owner says, who knows since when, and who logs it."""
+        before = self._said.get(owner, {})
         if said:
             self._said[owner] = said
         else:
             self._said.pop(owner, None)
+        if changed := frozenset(one.object for one in before.keys() ^ said.keys() if one.object is not None):
+            for subscriber in self._subscribers:
+                subscriber(changed)
 
     def place(self, ref: Ref) -> Place | None:
         """The document of an object, where the source knows it."""

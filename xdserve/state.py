@@ -7,28 +7,18 @@ from datetime import datetime
 from typing import Any
 
 from translator import names
-from translator.objects import Object
-from translator.objects.gateway import ServiceGateway
-from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import Ref
-from translator.plan import Condition
-from translator.planners.indexes import Attached, target_of
 from xds.scope import Scope
-from xds.server import Consent, NodeView, Server
+from xds.server import NodeView, Server
 from xds.types import ResourceType
 from xdserve.admin import Condition as ConditionEntry
 from xdserve.admin import ErrorEntry, ErrorSource, RejectionEntry, StatusEntry
-from xdserve.ledger import Dated, Entry, Ledger, Place
-from xdserve.pipeline import TARGET_KINDS, Pipeline
+from xdserve.conditions import Verdict
+from xdserve.judge import Judge
+from xdserve.ledger import Dated, Ledger, Place
+from xdserve.pipeline import Pipeline
 from xdserve.printing import SECTIONS, printable
 from xdserve.rejections import Rejections, Standing
-
-GATEWAY_PROGRAMMED = "xdserve.io/GatewayProgrammed"
-"""The condition on objects of other projects, which have conditions of their own."""
-
-_SHOWN_KINDS = TARGET_KINDS | {TrafficPolicy.KIND, ServiceGateway.KIND}
-
-PENDING, REJECTED, NO_GATEWAY = "Pending", "Rejected", "NoGateway"
 
 
 class ProgramState:
@@ -39,21 +29,25 @@ class ProgramState:
     Args:
         pipeline, server, ledger, rejections: the parts.
         is_ready: whether the sources are read and the first pass is done.
+        judge: says the conditions; one that knows of this replica alone if none is given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a program is made of
         self,
         pipeline: Pipeline,
         server: Server,
         ledger: Ledger,
         rejections: Rejections,
         is_ready: Callable[[], bool],
+        *,
+        judge: Judge | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._server = server
         self._ledger = ledger
         self._rejections = rejections
         self._is_ready = is_ready
+        self._judge = judge or Judge(pipeline, server, ledger, rejections)
 
     def ready(self) -> bool:
         """Whether the sources are read and the first pass is done."""
@@ -98,44 +92,8 @@ class ProgramState:
 
     def status(self) -> Iterator[StatusEntry]:
         """The conditions of every object that has some."""
-        entries = self._ledger.by_object()
-        shown = {found.ref: found for found in self._pipeline.objects if found.KIND in _SHOWN_KINDS}
-        # Ten thousand joined texts are compared in a third of the time that tuples take.
-        for ref in sorted(shown.keys() | entries.keys(), key="\0".join):
-            found = shown.get(ref)
-            conditions = self._conditions(found, entries) if found else list(_said(entries[ref]))
-            yield StatusEntry(object=str(ref), conditions=conditions)
-
-    def _conditions(self, found: Object, entries: dict[Ref, list[Entry]]) -> list[ConditionEntry]:
-        said = entries.get(found.ref, [])
-        if not isinstance(found, Attached):
-            against = _against(said, Condition.PROGRAMMED)
-            return [*_said(said), _condition(GATEWAY_PROGRAMMED, *(against or self._programmed(found.ref)))]
-        target = target_of(found)
-        against = _against([*said, *entries.get(target, [])], Condition.PROGRAMMED)
-        if against is None and _against(said, Condition.ACCEPTED):
-            against = PENDING, "not accepted, so not in force"
-        programmed = against or self._programmed(target)
-        return [*_said(said), _condition(Condition.PROGRAMMED.value, *programmed)]
-
-    def _programmed(self, target: Ref) -> tuple[str, str]:
-        """The reason and message of whether the target's Envoys have what its gateway is to have."""
-        gateway = names.gateway(target)
-        scope = self._server.scope(gateway)
-        if self._pipeline.owners.get(gateway) != target or scope is None:
-            return NO_GATEWAY, f"{target} has no gateway"
-        if rejections := self._rejections.of(gateway):
-            return REJECTED, "; ".join(one.message for one in rejections)
-        connected = self._server.connected(gateway)
-        if not connected:
-            return NO_GATEWAY, f"no Envoy of {gateway} is connected"
-        waiting = sum(
-            self._server.acknowledged(gateway, held.type, held.name, held.version) is not Consent.ALL
-            for held in scope.resources()
-        )
-        if waiting:
-            return PENDING, f"{waiting} resources are not acknowledged by all {connected} Envoys yet"
-        return Condition.PROGRAMMED.value, f"acknowledged by all {connected} Envoys"
+        for ref, judgement in self._judge.judge():
+            yield StatusEntry(object=str(ref), conditions=[_condition(found) for found in judgement.verdicts])
 
 
 def _versions(scope: Scope, kind: ResourceType) -> Iterator[dict[str, Any]]:
@@ -145,25 +103,8 @@ def _versions(scope: Scope, kind: ResourceType) -> Iterator[dict[str, Any]]:
             yield {"name": name, "version": held.version, "origin": str(held.origin), "resource": printable(held)}
 
 
-def _said(entries: list[Entry]) -> Iterator[ConditionEntry]:
-    """Accepted and ResolvedRefs: true unless something is said against them."""
-    for condition in (Condition.ACCEPTED, Condition.RESOLVED_REFS):
-        against = _against(entries, condition)
-        if against is None:
-            yield ConditionEntry(type=condition.value, status="True", reason=condition.value, message="")
-        else:
-            yield ConditionEntry(type=condition.value, status="False", reason=against[0], message=against[1])
-
-
-def _against(entries: list[Entry], condition: Condition) -> tuple[str, str] | None:
-    """The reason and message of what is said against a condition, if anything is."""
-    said = [entry for entry in entries if entry.condition is condition]
-    return (said[0].reason, "; ".join(f"{entry.field}: {entry.message}" for entry in said)) if said else None
-
-
-def _condition(kind: str, reason: str, message: str) -> ConditionEntry:
-    status = "True" if reason == Condition.PROGRAMMED.value else "False"
-    return ConditionEntry(type=kind, status=status, reason=reason, message=message)
+def _condition(found: Verdict) -> ConditionEntry:
+    return ConditionEntry(type=found.type, status=found.status, reason=found.reason, message=found.message)
 
 
 def _error(dated: Dated) -> ErrorEntry:

@@ -1,0 +1,167 @@
+"""Says the conditions of objects, out of the parts of a running program: for `/debug/status` and for Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from translator import names
+from translator.objects import Object
+from translator.objects.gateway import ServiceGateway
+from translator.objects.policy import TrafficPolicy
+from translator.objects.ref import XDSERVE, Ref
+from translator.plan import Condition
+from translator.planners.indexes import GATEWAYS, POLICIES, Attached, target_of
+from translator.view import Absent
+from xds.server import Consent, Server
+from xdserve.conditions import (
+    GATEWAY_PROGRAMMED,
+    NO_GATEWAY,
+    PENDING,
+    Delivery,
+    Progress,
+    Refused,
+    Verdict,
+    against,
+    digest,
+    programmed,
+    refused_entries,
+    said,
+    verdict,
+)
+from xdserve.ledger import Entry, Ledger
+from xdserve.pipeline import TARGET_KINDS, Pipeline
+from xdserve.rejections import Rejections
+
+SHOWN_KINDS = TARGET_KINDS | {TrafficPolicy.KIND, ServiceGateway.KIND}
+
+Elsewhere = Callable[[str], Sequence[Delivery]]
+"""What other replicas say of a gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All that is said of an object: its conditions, and what is wrong with it that harms none of them."""
+
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[Entry, ...] = ()
+
+
+def _nowhere(_gateway: str) -> Sequence[Delivery]:
+    return ()
+
+
+class Judge:
+    """Says conditions.
+
+    Args:
+        pipeline, server, ledger, rejections: the parts.
+        elsewhere: what other replicas say of a gateway; nothing where there are none.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        server: Server,
+        ledger: Ledger,
+        rejections: Rejections,
+        elsewhere: Elsewhere = _nowhere,
+    ) -> None:
+        self._pipeline = pipeline
+        self._server = server
+        self._ledger = ledger
+        self._rejections = rejections
+        self._elsewhere = elsewhere
+
+    def judge(self, refs: Iterable[Ref] | None = None) -> Iterator[tuple[Ref, Judgement]]:
+        """Of these objects, or of all that something is said of; who takes pauses may miss one that goes meanwhile."""
+        entries = self._ledger.by_object()
+        # Ten thousand joined texts are compared in a third of the time that tuples take.
+        for ref in sorted(self._all() | entries.keys(), key="\0".join) if refs is None else refs:
+            found = self._shown(ref)
+            if found is not None or ref in entries:
+                yield ref, self._judgement(ref, found, entries)
+
+    def refs(self) -> list[Ref]:
+        """All objects that have conditions."""
+        return list(self._all() | self._ledger.by_object().keys())
+
+    def family(self, ref: Ref) -> set[Ref]:
+        """The objects whose conditions may be others when one of them is: a target, and all that is attached to it."""
+        found = self._shown(ref)
+        target = target_of(found) if isinstance(found, Attached) else ref
+        return {ref, *self._attached(target)} | ({target} if target.kind in TARGET_KINDS else set())
+
+    def concerned(self, gateway: str) -> set[Ref]:
+        """The objects whose conditions speak of a gateway's Envoys."""
+        owner = self._pipeline.owners.get(gateway)
+        return self.family(owner) if owner is not None else set()
+
+    def delivery(self, gateway: str) -> Delivery | None:
+        """What this replica's Envoys of a gateway have; None if there is no such gateway."""
+        scope = self._server.scope(gateway)
+        if scope is None or gateway not in self._pipeline.owners:
+            return None
+        refused = tuple(_refused(one.origin, one.message) for one in self._rejections.of(gateway))
+        return Delivery(digest(scope), self._progress(gateway), refused)
+
+    def gateways(self) -> Iterable[str]:
+        """All gateways that have a target."""
+        return tuple(self._pipeline.owners)
+
+    # -- One object --------------------------------------------------------------------------------------------
+
+    def _judgement(self, ref: Ref, found: Object | None, entries: Mapping[Ref, list[Entry]]) -> Judgement:
+        own = entries.get(ref, [])
+        warnings = tuple(entry for entry in own if entry.condition is None)
+        if found is None:
+            return Judgement((*said(own), *_unread(ref)), warnings)
+        attached = isinstance(found, Attached)
+        target = target_of(found) if isinstance(found, Attached) else ref
+        reason, message = self._programmed(ref, target, entries)
+        kind = Condition.PROGRAMMED.value if attached else GATEWAY_PROGRAMMED
+        return Judgement((*said(own), verdict(kind, reason, message)), warnings)
+
+    def _programmed(self, ref: Ref, target: Ref, entries: Mapping[Ref, list[Entry]]) -> tuple[str, str]:
+        gateway = names.gateway(target)
+        own = self.delivery(gateway) if self._pipeline.owners.get(gateway) == target else None
+        others = self._elsewhere(gateway) if own else ()
+        told = list(entries.get(ref, ()))
+        told += [] if ref == target else entries.get(target, ())
+        told += refused_entries(ref, own, others) if own else ()
+        if found := against(told, Condition.PROGRAMMED):
+            return found
+        if ref != target and against(entries.get(ref, ()), Condition.ACCEPTED):
+            return PENDING, "not accepted, so not in force"
+        return programmed(gateway, own, others) if own else (NO_GATEWAY, f"{target} has no gateway")
+
+    def _progress(self, gateway: str) -> Progress:
+        if not self._server.connected(gateway):
+            return Progress.ABSENT
+        scope = self._server.scope(gateway)
+        consents = (
+            self._server.acknowledged(gateway, held.type, held.name, held.version)
+            for held in (scope.resources() if scope else ())
+        )
+        return Progress.DONE if all(one is Consent.ALL for one in consents) else Progress.PENDING
+
+    def _shown(self, ref: Ref) -> Object | None:
+        found = self._pipeline.objects.get(ref) if ref.kind in SHOWN_KINDS else None
+        return None if isinstance(found, Absent) else found
+
+    def _all(self) -> set[Ref]:
+        return {found.ref for found in self._pipeline.objects if found.KIND in SHOWN_KINDS}
+
+    def _attached(self, target: Ref) -> Iterator[Ref]:
+        for index in (POLICIES, GATEWAYS):
+            yield from (found.ref for found in self._pipeline.objects.find(index, target))
+
+
+def _refused(origin: tuple[Ref, str] | None, message: str) -> Refused:
+    return Refused(origin[0], origin[1], message) if origin else Refused(None, "", message)
+
+
+def _unread(ref: Ref) -> Iterator[Verdict]:
+    """What was never readable is in force nowhere."""
+    if ref.group == XDSERVE:
+        yield verdict(Condition.PROGRAMMED.value, PENDING, "not accepted, so not in force")
