@@ -1,0 +1,183 @@
+"""Who a gateway's pod is: its projected ServiceAccount token, which the apiserver reviews (TokenReview).
+
+An answer is remembered for a short while by the token's digest: Envoys that come again all at once must not become as
+many requests. What the apiserver never made is turned away unasked, so that strangers cannot keep it busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import json
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import structlog
+
+from bootstrap.manifests import AUDIENCE
+from xds.identity import Denied, Peer, Unproven
+from xdserve.kube.calls import Caller, CallError
+
+logger = structlog.get_logger("xdserve.tokens")
+
+REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+GOOD_SECONDS = 60.0
+"""How long a token that has been withdrawn (its pod is gone) may still be believed."""
+BAD_SECONDS = 5.0
+_REVIEWS_AT_ONCE = 16
+_REMEMBERED = 20_000
+_LONGEST = 16 << 10
+_PREFIX = "system:serviceaccount:"
+
+GatewayOf = Callable[[str, str], str | None]
+"""The gateway (``<namespace>/<name>``) whose pods have a ServiceAccount (namespace, name); None if no gateway's have."""
+
+
+class ReviewError(Exception):
+    """It cannot be told now whose a token is; the peer is to come again."""
+
+
+class Account(NamedTuple):
+    """A ServiceAccount."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is remembered of a token: whose it is, None if it is nobody's; and until when."""
+
+    account: Account | None
+    until: float
+
+
+class TokenReviews:
+    """Identifies peers by ServiceAccount tokens. All in one event loop.
+
+    Args:
+        call: makes requests; needs the verb `create` on `tokenreviews`.
+        gateway_of: see there; asked each time, so it may change.
+        audience: whom tokens have to be for.
+        clock: seconds, monotonic.
+        now: seconds since 1970, which is what tokens expire by.
+    """
+
+    def __init__(
+        self,
+        call: Caller,
+        gateway_of: GatewayOf,
+        *,
+        audience: str = AUDIENCE,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._call = call
+        self._gateway_of = gateway_of
+        self._audience = audience
+        self._clock, self._now = clock, now
+        self._answers: dict[bytes, _Answer] = {}
+        self._asked: dict[bytes, asyncio.Task[_Answer]] = {}
+        self._slots = asyncio.Semaphore(_REVIEWS_AT_ONCE)
+
+    async def identify(self, peer: Peer) -> frozenset[str]:
+        """The one gateway whose pods have the token's ServiceAccount.
+
+        Raises:
+            Unproven: the peer has no token.
+            Denied: UNAUTHENTICATED if the token is not good, or PERMISSION_DENIED if it is no gateway's.
+            ReviewError: the apiserver does not say.
+        """
+        if peer.token is None:
+            raise Unproven("no bearer token in authorization")
+        account = (await self._answer(peer.token)).account
+        if account is None:
+            raise Denied("UNAUTHENTICATED", f"the bearer token is not a valid one for the audience {self._audience}")
+        gateway = self._gateway_of(*account)
+        if gateway is None:
+            raise Denied("PERMISSION_DENIED", f"ServiceAccount {account.namespace}/{account.name} is no gateway's")
+        return frozenset({gateway})
+
+    async def _answer(self, token: str) -> _Answer:
+        expires = self._expiry(token)
+        if expires is None:
+            return _Answer(None, 0.0)
+        digest = sha256(token.encode()).digest()
+        held = self._answers.get(digest)
+        if held is not None and self._clock() < held.until:
+            return held
+        asked = self._asked.get(digest)
+        if asked is None:
+            asked = self._asked[digest] = asyncio.create_task(self._ask(digest, token, expires))
+            asked.add_done_callback(lambda task: self._done(digest, task))
+        return await asyncio.shield(asked)
+
+    def _done(self, digest: bytes, task: asyncio.Task[_Answer]) -> None:
+        del self._asked[digest]
+        if not task.cancelled():
+            task.exception()  # nobody may have waited for it to the end
+
+    async def _ask(self, digest: bytes, token: str, expires: float) -> _Answer:
+        """Others may wait for the same answer, so who asked first may leave."""
+        async with self._slots:
+            account = await self._review(token)
+        seconds = BAD_SECONDS if account is None else min(GOOD_SECONDS, expires - self._now())
+        answer = _Answer(account, self._clock() + seconds)
+        self._remember(digest, answer)
+        return answer
+
+    async def _review(self, token: str) -> Account | None:
+        spec = {"token": token, "audiences": [self._audience]}
+        document = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
+        try:
+            status = (await self._call("POST", REVIEWS, document)).get("status") or {}
+        except CallError as error:
+            raise ReviewError(f"the apiserver does not review tokens: {error}") from error
+        if status.get("authenticated") is not True:
+            # A review that failed itself looks like a bad token, but for this text.
+            logger.debug("token refused", cause=status.get("error", ""))
+            return None
+        # An authenticator that knows no audiences leaves them out, and then any of the cluster's tokens would do.
+        if self._audience not in status.get("audiences", ()):
+            return None
+        return _account(status.get("user", {}).get("username", ""))
+
+    def _remember(self, digest: bytes, answer: _Answer) -> None:
+        self._answers.pop(digest, None)
+        while len(self._answers) >= _REMEMBERED:
+            del self._answers[next(iter(self._answers))]  # the oldest
+        self._answers[digest] = answer
+
+    def _expiry(self, token: str) -> float | None:
+        """When a token ends by its own words; None if by them it is no token of a ServiceAccount for us now."""
+        claims = _claims(token)
+        audiences, expires = claims.get("aud"), claims.get("exp")
+        listed = [audiences] if isinstance(audiences, str) else audiences
+        if not isinstance(listed, list) or self._audience not in listed:
+            return None
+        if isinstance(expires, bool) or not isinstance(expires, int | float) or not expires > self._now():
+            return None
+        return float(expires)
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """What a JSON Web Token (RFC 7519) says of itself, unproven; nothing if it is none."""
+    parts = token.split(".")
+    if len(token) > _LONGEST or len(parts) != 3:
+        return {}
+    try:
+        found = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _account(user: object) -> Account | None:
+    if not isinstance(user, str) or not user.startswith(_PREFIX):
+        return None
+    namespace, _, name = user.removeprefix(_PREFIX).partition(":")
+    return Account(namespace, name) if namespace and name else None
