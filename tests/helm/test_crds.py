@@ -95,7 +95,7 @@ WHOLE = policy(
             "sticky": {"by": "Header", "name": "x-user"},
             "timeouts": {"request": "0s", "idle": "1h30m"},
         },
-        {"name": "rest", "split": None},
+        {"name": "rest"},
     ],
     timeouts={"request": "10s", "idle": "5m", "connect": "300ms"},
 )
@@ -105,6 +105,11 @@ GATEWAY = entrance(8080, hosts=["models.example.org", "*.Example.org"])
 def test_a_policy_and_a_gateway_with_all_that_they_may_have_are_taken():
     assert (problems(WHOLE), crds.refusals(WHOLE)) == ([], [])
     assert (problems(GATEWAY), crds.refusals(GATEWAY)) == ([], [])
+
+
+def test_what_is_null_is_left_out():
+    document = changed(changed(WHOLE, "rules.1.split", None), "timeouts", None)
+    assert (problems(document), crds.refusals(document)) == ([], [])
 
 
 HEADER, COOKIE, QUERY, PATH = (
