@@ -34,7 +34,7 @@ _LONGEST = 16 << 10
 _PREFIX = "system:serviceaccount:"
 
 GatewayOf = Callable[[str, str], str | None]
-"""The gateway (``<namespace>/<name>``) whose pods have a ServiceAccount (namespace, name); None if no gateway's have."""
+"""The gateway (``<namespace>/<name>``) whose pods have a ServiceAccount (namespace, name); None if there is none."""
 
 
 class ReviewError(Exception):

@@ -1,0 +1,181 @@
+"""Who makes and renews the Secret of the certificate, and who only reads it."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bootstrap.address import Address
+from tests.support import certificates
+from xdserve.kube.authority import SECRET, Authority, names_of
+from xdserve.kube.calls import CallError
+from xdserve.kube.material import SERVER_LIFE
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class Apiserver:
+    """Holds Secrets of one namespace, and counts writes."""
+
+    def __init__(self):
+        self.secrets = {}
+        self.writes = []
+        self.fails = None
+
+    async def __call__(self, method, path, body=None, **rest):
+        if self.fails:
+            raise self.fails
+        if method == "GET":
+            name = path.rpartition("/")[2]
+            if name not in self.secrets:
+                raise CallError(404, "not found")
+            return self.secrets[name]
+        name = body["metadata"]["name"]
+        held = self.secrets.get(name)
+        version = body["metadata"].get("resourceVersion")
+        if (method == "POST" and held) or (method == "PUT" and version != held["metadata"]["resourceVersion"]):
+            raise CallError(409, "conflict")
+        self.writes.append((method, name))
+        metadata = body["metadata"] | {"resourceVersion": str(len(self.writes))}
+        self.secrets[name] = body | {"metadata": metadata}
+        return self.secrets[name]
+
+
+class World:
+    def __init__(self, folder):
+        self.apiserver, self.folder, self.now = Apiserver(), folder, START
+        self.leads = set()
+        self.told = []
+
+    def replica(self, name, **more):
+        return Authority(
+            self.apiserver, "system", ["xdserve.system.svc"], self.folder / name,
+            held=lambda: name in self.leads, changed=lambda: self.told.append(name), now=lambda: self.now, **more,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+async def test_whoever_comes_first_makes_it_and_all_have_the_same(world):
+    first, second = world.replica("a"), world.replica("b")
+    await first.ready()
+    await second.ready()
+    assert world.apiserver.writes == [("POST", SECRET)]
+    assert first.certificate.read_text() == second.certificate.read_text()
+    assert first.bundle == second.bundle
+    assert "PRIVATE KEY" in first.key.read_text()
+    assert first.key.stat().st_mode & 0o077 == 0
+    assert world.told == ["a", "b"]
+
+
+async def test_who_is_second_to_make_it_takes_the_firsts(world):
+    first, second = world.replica("a"), world.replica("b")
+    await first.ready()
+    held = world.apiserver.secrets.pop(SECRET)
+
+    async def late(method, path, body=None, **rest):
+        if method == "POST":
+            world.apiserver.secrets[SECRET] = held
+        return await Apiserver.__call__(world.apiserver, method, path, body)
+
+    second._call = late
+    await second.ready()
+    assert second.bundle == first.bundle
+
+
+async def test_the_leader_alone_renews(world):
+    first, second = world.replica("a"), world.replica("b")
+    await first.ready()
+    await second.ready()
+    before = first.certificate.read_text()
+    world.now += SERVER_LIFE * 0.7
+    await first.look()
+    await second.look()
+    assert first.certificate.read_text() == before
+    world.leads = {"b"}
+    await second.look()
+    assert second.certificate.read_text() != before
+    await first.look()
+    assert first.certificate.read_text() == second.certificate.read_text()
+    assert [method for method, _ in world.apiserver.writes] == ["POST", "PUT"]
+    assert first.bundle == second.bundle
+    assert world.told == ["a", "b"]  # the same authorities
+
+
+async def test_nothing_is_written_while_nothing_is_due(world):
+    world.leads = {"a"}
+    replica = world.replica("a")
+    await replica.ready()
+    inode = replica.certificate.stat().st_ino
+    for _ in range(5):
+        world.now += timedelta(days=1)
+        await replica.look()
+    assert len(world.apiserver.writes) == 1
+    assert replica.certificate.stat().st_ino == inode
+
+
+async def test_other_authorities_are_told(world):
+    world.leads = {"a"}
+    replica = world.replica("a")
+    await replica.ready()
+    before = replica.bundle
+    while replica.bundle == before:
+        world.now += timedelta(days=30)
+        assert world.now < START + timedelta(days=800)
+        await replica.look()
+    assert world.told == ["a", "a"]
+    assert before in replica.bundle
+
+
+@pytest.mark.parametrize("error", [CallError(0, "gone"), CallError(403, "forbidden")])
+async def test_without_the_apiserver_what_there_is_stays(world, error):
+    replica = world.replica("a")
+    await replica.ready()
+    world.apiserver.fails = error
+    assert await replica.look()
+    assert "CERTIFICATE" in replica.certificate.read_text()
+    assert not await world.replica("b").look()
+
+
+async def test_a_broken_secret_is_not_written_over(world):
+    world.leads = {"a"}
+    replica = world.replica("a")
+    await replica.ready()
+    for broken in ({}, {"tls.key": "****"}, {"authorities.key": base64.b64encode(b"x").decode()}):
+        held = world.apiserver.secrets[SECRET]
+        world.apiserver.secrets[SECRET] = held | {"data": (held["data"] | broken) if broken else {}}
+        assert await replica.look()
+        assert not await world.replica("b").look()
+        world.apiserver.secrets[SECRET] = held
+    assert len(world.apiserver.writes) == 1
+
+
+async def test_a_given_secret_is_read_and_followed(world, tmp_path):
+    world.leads = {"a"}
+    replica = world.replica("a", secret="theirs", given=True)
+    assert not await replica.look()
+    authority = certificates.Authority()
+    for _ in range(2):
+        pair = authority.server()
+        texts = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
+        data = {name: base64.b64encode(text).decode() for name, text in texts.items()}
+        world.apiserver.secrets["theirs"] = {"data": data}
+        assert await replica.look()
+        assert replica.certificate.read_bytes() == pair.certificate
+        assert replica.bundle == authority.certificate.decode()
+    world.apiserver.secrets["theirs"] = {"data": {name: value for name, value in data.items() if name != "ca.crt"}}
+    assert await replica.look()
+    assert world.apiserver.writes == []
+
+
+def test_names_of_a_service_and_of_others():
+    assert names_of(Address("xdserve.system.svc", 1)) == (
+        "xdserve.system", "xdserve.system.svc", "xdserve.system.svc.cluster.local",
+    )  # fmt: skip
+    assert names_of(Address("xdserve.example.com", 1)) == ("xdserve.example.com",)
+    assert names_of(Address("10.0.0.1", 1)) == ("10.0.0.1",)
