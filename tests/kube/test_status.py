@@ -1,0 +1,441 @@
+"""Status and Events on a real kube-apiserver: what is said reaches the object, and nobody is fought."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.kube import ApiError
+from tests.support.wait import wait_until
+from translator.objects.ref import KSERVE, KUBEDL, XDSERVE, Ref
+from xdserve.conditions import GATEWAY_PROGRAMMED, Verdict
+from xdserve.judge import Judgement
+from xdserve.kube import status as statuses
+from xdserve.kube.calls import Calls
+from xdserve.kube.events import Recorder
+from xdserve.kube.patches import path_of
+from xdserve.kube.status import StatusWriter
+
+OUR_CRDS = Path(__file__).parents[2] / "helm/xdserve/files/crds"
+
+TRUE = Verdict(GATEWAY_PROGRAMMED, "True", "Programmed", "every connected Envoy has acknowledged")
+REFUSED = Verdict(GATEWAY_PROGRAMMED, "False", "Rejected", "spec.rules[0]: Envoy gw-1 refuses it: missing )")
+ACCEPTED = Verdict("Accepted", "True", "Accepted", "")
+THEIRS = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+
+
+class Said:
+    """A judge that says what the test wants it to."""
+
+    def __init__(self):
+        self.judgements = {}
+
+    def judge(self, refs):
+        return [(ref, self.judgements[ref]) for ref in refs if ref in self.judgements]
+
+    def refs(self):
+        return list(self.judgements)
+
+    def family(self, ref):
+        return {ref}
+
+    def concerned(self, gateway):
+        return set(self.judgements)
+
+
+class Leads:
+    """A leadership that the test gives and takes."""
+
+    def __init__(self):
+        self.held = True
+        self._turn = asyncio.Event()
+
+    async def changes(self):
+        said = None
+        while True:
+            if said is not self.held:
+                said = self.held
+                yield said
+            await self._turn.wait()
+            self._turn.clear()
+
+    def turn(self, *, held):
+        self.held = held
+        self._turn.set()
+
+
+class World:
+    """A writer that runs over an apiserver, and what a test does to it."""
+
+    def __init__(self, apiserver, client, namespace):
+        self.apiserver, self.namespace = apiserver, namespace
+        self.judge, self.leads = Said(), Leads()
+        self.stale = {}
+        self.recorder = Recorder(Calls(client), "xdserve-0")
+        self.writer = StatusWriter(Calls(client), self.judge, self.document, self.leads, self.recorder)
+
+    def document(self, ref):
+        """What the source gives."""
+        return self.stale[ref] if ref in self.stale else self.there(ref)
+
+    def there(self, ref):
+        """What the apiserver has; None if nothing."""
+        try:
+            return self.apiserver.call("GET", path_of(ref))
+        except ApiError:
+            return None
+
+    def ref(self, kind, name="iris"):
+        group = {"InferenceService": KSERVE, "Inference": KUBEDL}.get(kind, XDSERVE)
+        return Ref(group, kind, self.namespace, name)
+
+    async def apply(self, document):
+        await asyncio.to_thread(self.apiserver.apply, document, namespace=self.namespace)
+
+    def say(self, ref, *verdicts):
+        self.judge.judgements[ref] = Judgement(verdicts)
+        self.writer.mark([ref])
+
+    def condition(self, ref, kind=GATEWAY_PROGRAMMED):
+        status = (self.there(ref) or {}).get("status", {})
+        listed = status.get("conditions", [])
+        for entry in status.get("ancestors", []):
+            listed = [*listed, *entry["conditions"]]
+        return next((one for one in listed if one["type"] == kind), None)
+
+    async def reads(self, ref, reason, kind=GATEWAY_PROGRAMMED):
+        def there():
+            found = self.condition(ref, kind)
+            return found if found and found["reason"] == reason else None
+
+        return await wait_until(there, 10, f"{kind} {reason} of {ref}")
+
+    def events(self):
+        found = self.apiserver.call("GET", f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")["items"]
+        return [(one["regarding"]["kind"], one["type"], one["reason"], one["note"]) for one in found]
+
+    def replace_status(self, ref, change):
+        """What KServe's controller does: read the object, change its status, and put all of it."""
+        document = self.apiserver.call("GET", path_of(ref))
+        change(document.setdefault("status", {}))
+        return self.apiserver.call("PUT", path_of(ref) + "/status", document)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def our_crds(apiserver):
+    apiserver.install(OUR_CRDS)
+
+
+@asynccontextmanager
+async def running(apiserver, namespace):
+    async with await apiserver.client() as client:
+        world = World(apiserver, client, namespace)
+        tasks = [asyncio.create_task(world.writer.run()), asyncio.create_task(world.recorder.run())]
+        try:
+            yield world
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+@pytest.fixture
+async def world(apiserver, namespace):
+    async with running(apiserver, namespace) as world:
+        await wait_until(lambda: world.writer._leads)
+        yield world
+
+
+def isvc(name="iris"):
+    model = {"modelFormat": {"name": "sklearn"}, "storageUri": "pvc://models/iris"}
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": name},
+        "spec": {"predictor": {"model": model}},
+    }
+
+
+def inference():
+    template = {"spec": {"containers": [{"name": "model", "image": "model"}]}}
+    predictor = {"name": "a", "replicas": 1, "template": template, "modelVersion": "v1"}
+    return {
+        "apiVersion": "serving.kubedl.io/v1alpha1",
+        "kind": "Inference",
+        "metadata": {"name": "iris"},
+        "spec": {"framework": "TFServing", "predictors": [predictor]},
+    }
+
+
+def policy(weight=1):
+    target = {"group": KSERVE, "kind": "InferenceService", "name": "iris"}
+    return {
+        "apiVersion": "xdserve.io/v1alpha1",
+        "kind": "TrafficPolicy",
+        "metadata": {"name": "iris"},
+        "spec": {"targetRef": target, "split": [{"backend": "stable", "weight": weight}]},
+    }
+
+
+async def test_a_policy_gets_its_status_and_nothing_is_written_without_a_change(world):
+    await world.apply(policy())
+    ref = world.ref("TrafficPolicy")
+    programmed = Verdict("Programmed", "True", "Programmed", "all is well")
+    world.say(ref, ACCEPTED, programmed)
+    found = await world.reads(ref, "Programmed", "Programmed")
+    document = world.there(ref)
+    (entry,) = document["status"]["ancestors"]
+    target = {"group": KSERVE, "kind": "InferenceService", "name": "iris", "namespace": world.namespace}
+    assert (entry["ancestorRef"], entry["controllerName"]) == (target, "xdserve.io/controller")
+    assert [one["type"] for one in entry["conditions"]] == ["Accepted", "Programmed"]
+    assert found["observedGeneration"] == 1
+    (owner,) = [one for one in document["metadata"]["managedFields"] if one.get("subresource") == "status"]
+    assert (owner["manager"], owner["operation"]) == ("xdserve-status", "Apply")
+    await wait_until(lambda: world.writer.writes == 1)
+    # The same once more, and then something else: that alone is written.
+    world.say(ref, ACCEPTED, programmed)
+    other = world.ref("TrafficPolicy", "other")
+    await world.apply(policy() | {"metadata": {"name": "other"}})
+    world.say(other, ACCEPTED, programmed)
+    await world.reads(other, "Programmed", "Programmed")
+    assert world.there(ref)["metadata"]["resourceVersion"] == document["metadata"]["resourceVersion"]
+    await wait_until(lambda: world.writer.writes == 2)
+
+
+async def test_the_generation_that_was_observed_is_said_and_its_date_stays(world):
+    await world.apply(policy())
+    ref = world.ref("TrafficPolicy")
+    programmed = Verdict("Programmed", "True", "Programmed", "all is well")
+    world.say(ref, programmed)
+    before = await world.reads(ref, "Programmed", "Programmed")
+    await world.apply(policy(2))
+    world.writer.mark([ref])
+    await wait_until(lambda: world.condition(ref, "Programmed")["observedGeneration"] == 2)
+    assert world.condition(ref, "Programmed")["lastTransitionTime"] == before["lastTransitionTime"]
+
+
+async def test_a_condition_stands_beside_those_of_the_service_s_own_controller(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.replace_status(ref, lambda status: status.update(conditions=[THEIRS], url="http://iris"))
+    world.say(ref, TRUE)
+    await world.reads(ref, "Programmed")
+    status = world.there(ref)["status"]
+    assert status["conditions"][0] == THEIRS
+    assert status["url"] == "http://iris"
+    # Their controller sets its own condition in the list that it read, as Knative's library does, and puts all of it.
+    mine = {**THEIRS, "status": "False", "reason": "Down"}
+    world.replace_status(ref, lambda status: status.update(conditions=[mine, *status["conditions"][1:]]))
+    world.say(ref, REFUSED)
+    await world.reads(ref, "Rejected")
+    assert world.there(ref)["status"]["conditions"][0] == mine
+
+
+async def test_a_list_that_changed_since_it_was_seen_is_read_again_and_not_overwritten(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.stale[ref] = world.there(ref)
+    world.replace_status(ref, lambda status: status.update(conditions=[THEIRS]))
+    world.say(ref, TRUE)
+    await world.reads(ref, "Programmed")
+    assert [one["type"] for one in world.there(ref)["status"]["conditions"]] == ["Ready", GATEWAY_PROGRAMMED]
+    # The source goes on to see what was before: what was written is known.
+    world.say(ref, TRUE)
+    world.say(ref, REFUSED)
+    await world.reads(ref, "Rejected")
+    assert world.writer.failures == 1
+
+
+async def test_who_rewrites_all_conditions_is_not_fought(world, monkeypatch):
+    """A second writer that knows no condition but its own: ours comes back, and ever more seldom; theirs never goes."""
+    monkeypatch.setattr(statuses, "RETRY_FIRST", 0.05)
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.say(ref, TRUE)
+    await world.reads(ref, "Programmed")
+    for round_ in range(4):
+        mine = {**THEIRS, "message": str(round_)}
+        world.replace_status(ref, lambda status, mine=mine: status.update(conditions=[mine]))
+        world.writer.mark([ref])
+        await world.reads(ref, "Programmed")
+        assert world.there(ref)["status"]["conditions"][0] == mine
+    past = world.writer._past[ref]
+    await wait_until(lambda: world.writer.writes == 5)
+    assert past.undone == 4
+    # A real change does not wait for that.
+    world.say(ref, REFUSED)
+    await world.reads(ref, "Rejected")
+
+
+async def test_two_who_write_at_the_same_time_lose_nothing(world):
+    """Two who change the list at the same time, many times over: each change of both is there in the end."""
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+
+    async def theirs():
+        for number in range(30):
+            await wait_until(lambda n=number: asyncio.to_thread(_puts, world, ref, n))
+
+    async def ours():
+        for number in range(10):
+            world.say(ref, Verdict(GATEWAY_PROGRAMMED, "False", "Rejected", str(number)))
+            await wait_until(lambda n=number: (world.condition(ref) or {}).get("message") == str(n), 20)
+
+    await asyncio.gather(theirs(), ours())
+    found = {one["type"]: one for one in world.there(ref)["status"]["conditions"]}
+    assert found["Ready"]["message"] == "29"
+    assert found[GATEWAY_PROGRAMMED]["message"] == "9"
+
+
+def _puts(world, ref, number):
+    """Whether their write was taken, or ours had come between."""
+    try:
+        return world.replace_status(ref, lambda status: _set(status, number))
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        return None
+
+
+def _set(status, number):
+    others = [one for one in status.get("conditions", []) if one["type"] != "Ready"]
+    status["conditions"] = [{**THEIRS, "message": str(number)}, *others]
+
+
+async def test_kubedl_s_object_has_no_place_for_it_so_events_tell(world):
+    await world.apply(inference())
+    ref = world.ref("Inference")
+    world.say(ref, TRUE)
+    await wait_until(lambda: world.writer._without == {"Inference"})
+    assert "conditions" not in world.there(ref).get("status", {})
+    world.say(ref, REFUSED)
+    await wait_until(lambda: ("Inference", "Warning", "Rejected", REFUSED.message) in world.events())
+    assert world.writer.writes == 1
+
+
+async def test_a_refusal_and_its_end_are_events_that_kubectl_describe_shows(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.say(ref, TRUE)
+    await world.reads(ref, "Programmed")
+    assert world.events() == []
+    world.say(ref, REFUSED)
+    await world.reads(ref, "Rejected")
+    world.say(ref, TRUE)
+    await world.reads(ref, "Programmed")
+    await wait_until(lambda: len(world.events()) == 2)
+    described = await asyncio.to_thread(
+        world.apiserver.kubectl, "describe", "inferenceservice", "iris", "-n", world.namespace
+    )
+    lines = described[described.index("Events:") :].splitlines()
+    assert any("Warning" in line and "Rejected" in line and "missing )" in line for line in lines)
+    assert any("Normal" in line and "Programmed" in line for line in lines)
+
+
+async def test_the_same_again_is_the_same_event_also_under_another_leader(apiserver, namespace):
+    path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+
+    def counts():
+        found = [one for one in apiserver.call("GET", path)["items"] if one["type"] == "Warning"]
+        return [one.get("series", {}).get("count", 1) for one in found]
+
+    for count in (1, 2):
+        async with running(apiserver, namespace) as world:
+            await wait_until(lambda world=world: world.writer._leads)
+            await world.apply(isvc())
+            ref = world.ref("InferenceService")
+            world.say(ref, TRUE)
+            await world.reads(ref, "Programmed")
+            world.say(ref, REFUSED)
+            await wait_until(lambda count=count: counts() == [count])
+
+
+async def test_a_new_leader_does_not_repeat_what_the_status_says(apiserver, namespace):
+    for _ in range(2):
+        async with running(apiserver, namespace) as world:
+            await world.apply(isvc())
+            ref = world.ref("InferenceService")
+            await wait_until(lambda world=world: world.writer._leads)
+            world.say(ref, REFUSED)
+            await world.reads(ref, "Rejected")
+            await wait_until(lambda world=world: len(world.events()) == 1)
+            await wait_until(lambda world=world, ref=ref: ref in world.writer._past)
+    (event,) = apiserver.call("GET", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events")["items"]
+    assert "series" not in event
+
+
+async def test_who_does_not_lead_writes_nothing(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.leads.turn(held=False)
+    await wait_until(lambda: not world.writer._leads)
+    world.say(ref, TRUE)
+    assert not len(world.writer._schedule)
+    world.leads.turn(held=True)
+    await world.reads(ref, "Programmed")
+
+
+async def test_envoys_that_roll_do_not_make_a_gateway_flap(world, monkeypatch):
+    monkeypatch.setitem(statuses.PATIENCE, "NoGateway", 1.0)
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.say(ref, TRUE)
+    await world.reads(ref, "Programmed")
+    gone = Verdict(GATEWAY_PROGRAMMED, "False", "NoGateway", "no Envoy is connected")
+    world.say(ref, gone)
+    await wait_until(lambda: world.writer._past[ref].doubted is not None)
+    world.say(ref, TRUE)
+    await wait_until(lambda: world.writer._past[ref].doubted is None)
+    assert world.writer.writes == 1
+    world.say(ref, gone)
+    await world.reads(ref, "NoGateway")
+
+
+async def test_an_object_that_is_gone_is_forgotten(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.stale[ref] = world.there(ref)
+    await asyncio.to_thread(world.apiserver.kubectl, "delete", "inferenceservice", "iris", "-n", world.namespace)
+    world.say(ref, TRUE)
+    await wait_until(lambda: world.writer.failures and ref not in world.writer._past)
+    assert not len(world.writer._schedule)
+
+
+async def test_without_permission_it_is_said_once_and_tried_seldom(apiserver, namespace, capsys):
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody"}}
+    await asyncio.to_thread(apiserver.apply, account, isvc(), isvc("other"), namespace=namespace)
+    token = apiserver.account_token(namespace, "nobody")
+    path = apiserver.write_kubeconfig(apiserver.folder / f"{namespace}.kubeconfig", token=token)
+    async with await apiserver.client(path) as client:
+        world = World(apiserver, client, namespace)
+        task = asyncio.create_task(world.writer.run())
+        await wait_until(lambda: world.writer._leads)
+        both = [world.ref("InferenceService"), world.ref("InferenceService", "other")]
+        for ref in both:
+            world.say(ref, TRUE)
+        await wait_until(lambda: world.writer.failures == 2)
+        for ref in both:
+            world.say(ref, TRUE)
+        await wait_until(lambda: all(world.writer._past[ref].told for ref in both))
+        assert world.writer._schedule.wait(0) > 100
+        assert len(world.writer._told) == 1
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def test_the_crds_say_why_it_is_done_like_this(apiserver):
+    """KServe's list has no keys, so who applies an entry owns all of it; KubeDL's status has no conditions."""
+
+    def status(name):
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        version = apiserver.call("GET", path)["spec"]["versions"][0]
+        return version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+
+    listed = status("inferenceservices.serving.kserve.io")["conditions"]
+    assert "x-kubernetes-list-type" not in listed
+    assert "observedGeneration" not in json.dumps(listed)
+    assert "conditions" not in status("inferences.serving.kubedl.io")

@@ -1,0 +1,228 @@
+"""Events (events.k8s.io/v1), which `kubectl describe` shows: what became worse for an object, and what is well again.
+
+One thing is one Event, whose count goes up when it happens again. Each object has so many in a time and no more, so
+that something that flaps does not flood the apiserver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import structlog
+
+from translator.objects.ref import Ref
+from xdserve.conditions import CONTROLLER, NO_GATEWAY, PENDING, Verdict
+from xdserve.kube.calls import MERGE, Caller, CallError
+from xdserve.kube.patches import PATHS
+from xdserve.kube.schedule import Budget
+from xdserve.ledger import Entry
+
+logger = structlog.get_logger("xdserve.events")
+
+WARNING, NORMAL = "Warning", "Normal"
+
+LONGEST_NOTE = 1024
+"""Bytes; the apiserver refuses more."""
+BURST, REFILL_SECONDS = 10, 60.0
+"""Of one object: so many at once, then one in so many seconds."""
+PER_SECOND = 10.0
+"""Requests of all."""
+APART_SECONDS = 60.0
+"""Between two writes of one Event whose count goes up."""
+_MOST_WAITING = 1_000
+_MOST_KNOWN = 4_096
+
+_QUIET = frozenset({PENDING, NO_GATEWAY})
+"""What passes by itself, or is told by the Deployment: a condition, and no Event."""
+
+
+class Occurrence(NamedTuple):
+    """Something to be told of an object."""
+
+    type: str
+    reason: str
+    note: str
+
+
+def occurrences(
+    before: Sequence[Verdict] | None, after: Sequence[Verdict], warnings: Sequence[Entry]
+) -> Iterator[Occurrence]:
+    """What is to be told when conditions become others; without a `before`, only what is wrong.
+
+    `warnings` are those that are new: what is wrong and harms no condition.
+    """
+    known = {found.type: found for found in before or ()}
+    for found in after:
+        then = known.get(found.type)
+        if then is not None and (then.reason, then.message) == (found.reason, found.message):
+            continue
+        if found.status != "True" and found.reason not in _QUIET:
+            yield Occurrence(WARNING, found.reason, found.message)
+        elif found.status == "True" and then is not None and then.status != "True" and then.reason not in _QUIET:
+            yield Occurrence(NORMAL, found.reason, found.message or f"{found.type} again")
+    for entry in warnings:
+        yield Occurrence(WARNING, entry.reason, f"{entry.field}: {entry.message}")
+
+
+@dataclass(slots=True)
+class _Known:
+    """An Event that was written, or is to be."""
+
+    path: str
+    document: dict[str, Any]
+    count: int = 0
+    written: int = 0
+    at: float = 0.0
+
+
+class Recorder:
+    """Writes Events while it runs.
+
+    Args:
+        call: makes requests.
+        instance: which replica this is, for people.
+        clock: seconds, monotonic.
+        now: the time of day.
+    """
+
+    def __init__(
+        self,
+        call: Caller,
+        instance: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._call, self._instance = call, instance[:128]
+        self._clock, self._now = clock, now
+        self._budgets: OrderedDict[Ref, Budget] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._waiting: dict[str, None] = {}
+        self._woken = asyncio.Event()
+        self._troubled = False
+        self.dropped = 0
+        """Events that were too many."""
+
+    def tell(self, ref: Ref, document: Mapping[str, Any], occurrence: Occurrence) -> None:
+        """Note that it happened to an object, as the apiserver knows that (`document`). Never waits."""
+        name = _name(ref, document, occurrence)
+        if self._budget(ref).take(self._clock()) or len(self._waiting) >= _MOST_WAITING:
+            self.dropped += 1
+            return
+        known = self._known.get(name)
+        if known is None:
+            path = f"/apis/events.k8s.io/v1/namespaces/{ref.namespace}/events"
+            known = self._known[name] = _Known(path, self._document(name, ref, document, occurrence))
+        known.count += 1
+        self._known.move_to_end(name)
+        self._waiting[name] = None
+        self._woken.set()
+        self._trim()
+
+    async def run(self) -> None:
+        """Write what is told, until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while name := next((one for one in self._waiting if self._due(one)), None):
+                del self._waiting[name]
+                await self._write(name, self._known[name])
+                await asyncio.sleep(1 / PER_SECOND)
+            if self._waiting:
+                asyncio.get_running_loop().call_later(1.0, self._woken.set)
+
+    def _due(self, name: str) -> bool:
+        known = self._known[name]
+        return not known.written or self._clock() - known.at >= APART_SECONDS
+
+    async def _write(self, name: str, known: _Known) -> None:
+        known.at = self._clock()
+        try:
+            await (self._again(name, known) if known.written else self._first(name, known))
+        except CallError as error:
+            self._failed(error)
+        else:
+            known.written, self._troubled = known.count, False
+
+    async def _first(self, name: str, known: _Known) -> None:
+        """An Event of this name may be there, of an earlier leader: then it is one more of that."""
+        try:
+            await self._call("POST", known.path, known.document)
+        except CallError as error:
+            if error.status != 409:
+                raise
+            there = await self._call("GET", f"{known.path}/{name}")
+            known.count += int((there.get("series") or {}).get("count", 1))
+            await self._again(name, known)
+
+    async def _again(self, name: str, known: _Known) -> None:
+        """One more; the apiserver forgets Events, after an hour by default, and then it is a first one."""
+        series = {"count": max(2, known.count), "lastObservedTime": _micro_time(self._now())}
+        try:
+            await self._call("PATCH", f"{known.path}/{name}", {"series": series}, content_type=MERGE)
+        except CallError as error:
+            if error.status != 404:
+                raise
+            known.count, known.document["eventTime"] = 1, _micro_time(self._now())
+            await self._call("POST", known.path, known.document)
+
+    def _failed(self, error: CallError) -> None:
+        """Events are for people who look; one that cannot be written is not tried again."""
+        self.dropped += 1
+        if not self._troubled:
+            logger.warning("an Event cannot be written", cause=str(error))
+        self._troubled = True
+
+    def _document(self, name: str, ref: Ref, document: Mapping[str, Any], found: Occurrence) -> dict[str, Any]:
+        metadata = document["metadata"]
+        group, version, _ = PATHS[ref.kind]
+        regarding = {"apiVersion": f"{group}/{version}", "kind": ref.kind, "namespace": ref.namespace}
+        regarding |= {"name": ref.name, "uid": metadata.get("uid", "")}
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": ref.namespace},
+            "eventTime": _micro_time(self._now()),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance,
+            "action": "Program",
+            "type": found.type,
+            "reason": found.reason,
+            "regarding": regarding,
+            "note": _bounded(found.note),
+        }
+
+    def _budget(self, ref: Ref) -> Budget:
+        if ref not in self._budgets:
+            self._budgets[ref] = Budget(BURST, REFILL_SECONDS, self._clock())
+        self._budgets.move_to_end(ref)
+        return self._budgets[ref]
+
+    def _trim(self) -> None:
+        while len(self._budgets) > _MOST_KNOWN:
+            self._budgets.popitem(last=False)
+        while len(self._known) > _MOST_KNOWN:
+            name, _ = self._known.popitem(last=False)
+            self._waiting.pop(name, None)
+
+
+def _name(ref: Ref, document: Mapping[str, Any], found: Occurrence) -> str:
+    """The same for the same thing, so that a new leader goes on counting where the old one was."""
+    told = "\0".join((document["metadata"].get("uid", ""), ref.kind, *found))
+    return f"{ref.name[:200]}.{blake2b(told.encode(), digest_size=8).hexdigest()}"
+
+
+def _bounded(note: str) -> str:
+    data = note.encode()
+    return note if len(data) <= LONGEST_NOTE else data[: LONGEST_NOTE - 3].decode(errors="ignore") + "..."
+
+
+def _micro_time(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
