@@ -1,7 +1,8 @@
-"""The certificate of the xDS port on Kubernetes: from a Secret that xdserve keeps itself, or from one that is given.
+"""The certificate of the xDS port on Kubernetes: from a Secret that xdserve keeps itself, or from files that are given.
 
 Every replica reads the Secret and has the server's certificate as files, which TLS reads again when they change; only
-the leader renews it. The first one is made by whoever comes first: nothing is served before there is one.
+the leader renews it. The first one is made by whoever comes first: nothing is served before there is one. The chart
+makes the Secret empty, so that xdserve needs no right to create Secrets.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from xdserve.kube.material import (
 
 logger = structlog.get_logger("xdserve.authority")
 
-SECRET = "xdserve-authority"  # noqa: S105 - the name of the object
+SECRET = "xdserve-ca"  # noqa: S105 - the name of the object
 LOOK_SECONDS = 30.0
 RETRY_SECONDS = 2.0
 _SERVED = (BUNDLE, CERTIFICATE, KEY)
@@ -57,7 +58,6 @@ class Authority:
         held: whether this replica leads now.
         changed: called when `bundle` is another.
         secret: its name.
-        given: whether somebody else keeps the Secret (`tls.crt`, `tls.key` and `ca.crt`, as cert-manager writes it).
         now: the time.
     """
 
@@ -71,7 +71,6 @@ class Authority:
         held: Callable[[], bool],
         changed: Callable[[], None] = lambda: None,
         secret: str = SECRET,
-        given: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.bundle = ""
@@ -79,7 +78,7 @@ class Authority:
         self._call = call
         self._path = f"/api/v1/namespaces/{namespace}/secrets"
         self._title = f"Secret {namespace}/{secret}"
-        self._namespace, self._secret, self._given = namespace, secret, given
+        self._namespace, self._secret = namespace, secret
         self._names = tuple(names)
         self._files = _Files(folder)
         self._held, self._changed, self._now = held, changed, now
@@ -122,13 +121,9 @@ class Authority:
 
     async def _data(self) -> Mapping[str, str]:
         found = await self._read()
-        if self._given:
-            if found is None:
-                raise MaterialError("there is no such Secret")
-            return _texts(found)
-        material = None if found is None else self._material(found)
+        material = self._material(found) if found and found.get("data") else None
         wanted = renewed(material, self._names, self._now())
-        if wanted is not material and (found is None or self._held()):
+        if wanted is not material and (material is None or self._held()):
             return _texts(await self._write(wanted, found))
         return _texts(found or {})
 
@@ -162,7 +157,7 @@ class Authority:
                 raise
             self._material(there)
             return there
-        logger.info("certificate renewed" if found else "authority made", secret=self._title)
+        logger.info("certificate renewed", secret=self._title)
         return written
 
     def _document(self, material: Material, found: dict[str, Any] | None) -> dict[str, Any]:
@@ -181,6 +176,53 @@ class Authority:
         if data[BUNDLE] != self.bundle:
             self.bundle = data[BUNDLE]
             self._changed()
+
+
+class CertificateFiles:
+    """A certificate that somebody else keeps, as files: cert-manager's Secret, mounted. The face of `Authority`.
+
+    Args:
+        certificate: of the server and those between it and its authority (PEM).
+        key: its key (PEM).
+        ca: the authorities that gateways are to believe (PEM).
+        changed: called when `bundle` is another.
+    """
+
+    def __init__(self, certificate: Path, key: Path, ca: Path, *, changed: Callable[[], None] = lambda: None) -> None:
+        self.bundle = ""
+        self.certificate, self.key = certificate, key
+        self._ca, self._changed = ca, changed
+        self._trouble = ""
+
+    async def ready(self) -> None:
+        """Wait until there is a file of authorities."""
+        while True:
+            if self.look():
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def run(self) -> None:
+        """Follow the file of authorities until cancelled; the others are followed by TLS itself."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> bool:
+        """Read the file; whether there are authorities."""
+        try:
+            text = self._ca.read_text()
+            if "BEGIN CERTIFICATE" not in text:
+                raise MaterialError("no certificate in PEM")
+        except (OSError, ValueError) as error:
+            if str(error) != self._trouble:
+                logger.error("no authorities for gateways", file=str(self._ca), cause=str(error))  # noqa: TRY400
+            self._trouble = str(error)
+            return bool(self.bundle)
+        self._trouble = ""
+        if text != self.bundle:
+            self.bundle = text
+            self._changed()
+        return True
 
 
 class _Files:

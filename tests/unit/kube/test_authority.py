@@ -9,7 +9,7 @@ import pytest
 
 from bootstrap.address import Address
 from tests.support import certificates
-from xdserve.kube.authority import SECRET, Authority, names_of
+from xdserve.kube.authority import SECRET, Authority, CertificateFiles, names_of
 from xdserve.kube.calls import CallError
 from xdserve.kube.material import SERVER_LIFE
 
@@ -146,31 +146,41 @@ async def test_a_broken_secret_is_not_written_over(world):
     world.leads = {"a"}
     replica = world.replica("a")
     await replica.ready()
-    for broken in ({}, {"tls.key": "****"}, {"authorities.key": base64.b64encode(b"x").decode()}):
+    for broken in ({"tls.crt": ""}, {"tls.key": "****"}, {"authorities.key": base64.b64encode(b"x").decode()}):
         held = world.apiserver.secrets[SECRET]
-        world.apiserver.secrets[SECRET] = held | {"data": (held["data"] | broken) if broken else {}}
+        world.apiserver.secrets[SECRET] = held | {"data": held["data"] | broken}
         assert await replica.look()
         assert not await world.replica("b").look()
         world.apiserver.secrets[SECRET] = held
     assert len(world.apiserver.writes) == 1
 
 
-async def test_a_given_secret_is_read_and_followed(world, tmp_path):
-    world.leads = {"a"}
-    replica = world.replica("a", secret="theirs", given=True)
-    assert not await replica.look()
-    authority = certificates.Authority()
-    for _ in range(2):
-        pair = authority.server()
-        texts = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.certificate}
-        data = {name: base64.b64encode(text).decode() for name, text in texts.items()}
-        world.apiserver.secrets["theirs"] = {"data": data}
-        assert await replica.look()
-        assert replica.certificate.read_bytes() == pair.certificate
-        assert replica.bundle == authority.certificate.decode()
-    world.apiserver.secrets["theirs"] = {"data": {name: value for name, value in data.items() if name != "ca.crt"}}
-    assert await replica.look()
-    assert world.apiserver.writes == []
+async def test_an_empty_secret_is_filled_by_whoever_comes_first(world):
+    """The chart makes it: xdserve may not create any."""
+    world.apiserver.secrets[SECRET] = {
+        "metadata": {"name": SECRET, "resourceVersion": "1", "labels": {"helm": "x"}}, "type": "Opaque",
+    }  # fmt: skip
+    await world.replica("a").ready()
+    assert world.apiserver.writes == [("PUT", SECRET)]
+    assert world.apiserver.secrets[SECRET]["metadata"]["labels"] == {"helm": "x"}
+
+
+def test_files_that_are_given_are_followed(tmp_path):
+    told = []
+    paths = [tmp_path / name for name in ("tls.crt", "tls.key", "ca.crt")]
+    given = CertificateFiles(*paths, changed=lambda: told.append(given.bundle))
+    assert not given.look()
+    for number in (1, 2):
+        text = certificates.Authority(str(number)).certificate.decode()
+        paths[2].write_text(text)
+        for _ in range(2):
+            assert given.look()
+        assert given.bundle == text
+        assert len(told) == number
+    for wrong in (b"", b"nonsense", b"\xff"):
+        paths[2].write_bytes(wrong)
+        assert given.look()
+        assert given.bundle == text
 
 
 def test_names_of_a_service_and_of_others():
