@@ -31,6 +31,10 @@ ENTRANCE_PORT = 80
 CONTAINER = "envoy"
 HASH = "xdserve.io/bootstrap"
 """Annotation of the pods: what their bootstrap is. Another one makes other pods."""
+CONTENT = "xdserve.io/content"
+"""Annotation of each object: what was applied; tells what a newer xdserve would make differently."""
+CONFIG_CONTENT = "xdserve.io/config"
+"""Annotation of the Deployment: the content of its ConfigMap, which is applied before and need not be read to know."""
 
 CONFIG = PurePosixPath("/etc/xdserve")
 TOKENS = PurePosixPath("/var/run/secrets/xdserve")
@@ -161,7 +165,10 @@ class _Gateway:
                 "spec": pod,
             },
         }
-        return self._object("apps/v1", "Deployment", spec=spec)
+        made = self._object("apps/v1", "Deployment", spec=spec)
+        annotations = made["metadata"]["annotations"]
+        annotations[CONFIG_CONTENT] = self.config()["metadata"]["annotations"][CONTENT]
+        return made
 
     def pod(self) -> Manifest:
         return {
@@ -268,7 +275,7 @@ class _Gateway:
         return sha256(f"xdserve drain {self._owner.uid}".encode()).hexdigest()[:32]
 
     def _hash(self) -> str:
-        return sha256(json.dumps(self._files, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self._files)
 
     def _labels(self) -> dict[str, str]:
         return labels(self._owner.ref, self._deploying.release)
@@ -289,7 +296,12 @@ class _Gateway:
             "labels": self._labels(),
             "ownerReferences": [owner],
         }
+        metadata["annotations"] = {CONTENT: _digest([metadata, rest])}
         return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
+
+
+def _digest(content: object) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 _TOKEN: Manifest = {"path": TOKEN_FILE, "audience": AUDIENCE, "expirationSeconds": 3600}

@@ -240,4 +240,4 @@ async def connected(site):
 
 
 def deployment(made):
-    return next(one for one in made if one["kind"] == "Deployment")
+    return next(one["spec"] for one in made if one["kind"] == "Deployment")

@@ -14,6 +14,8 @@ from bootstrap.manifests import (
     BOOTSTRAP_FILE,
     CA_FILE,
     CONFIG,
+    CONFIG_CONTENT,
+    CONTENT,
     ENTRANCE_PORT,
     HASH,
     TOKENS,
@@ -209,9 +211,12 @@ def test_a_changed_bootstrap_rolls_the_pods():
     assert template(changed)["metadata"]["annotations"][HASH] != template(made())["metadata"]["annotations"][HASH]
 
 
-def test_other_authorities_change_the_config_map_alone():
+def test_other_authorities_roll_no_pod():
     before, after = made(), made(ca="others too")
-    assert {kind for kind in before if before[kind] != after[kind]} == {"ConfigMap"}
+    assert {kind for kind in before if before[kind] != after[kind]} == {"ConfigMap", "Deployment"}
+    assert after["Deployment"]["spec"] == before["Deployment"]["spec"]
+    held = after["ConfigMap"]["metadata"]["annotations"][CONTENT]
+    assert after["Deployment"]["metadata"]["annotations"][CONFIG_CONTENT] == held
     assert after["ConfigMap"]["data"] == before["ConfigMap"]["data"] | {CA_FILE: "others too"}
 
 
