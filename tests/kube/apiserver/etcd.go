@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 )
 
 const startLimit = 60 * time.Second
@@ -51,6 +52,8 @@ func (e etcd) config() (*embed.Config, error) {
 	config.LogOutputs = []string{"stderr"}
 	// What a test wrote must outlive the process, not the machine.
 	config.UnsafeNoFsync = true
+	// A file of the log has its size from the start, and tests copy the data of one etcd for many.
+	wal.SegmentSizeBytes = 4 << 20
 	return config, nil
 }
 
