@@ -150,18 +150,15 @@ def test_the_file_of_settings_is_one_that_the_program_reads(values):
     # The kubelet reaches a pod by its own address, never by loopback.
     assert not re.match(r"127\.|\[::1", found["admin_address"])
     mounts = {mount["mountPath"] for mount in pod_of(rendered(values))["containers"][0]["volumeMounts"]}
-    files = [
-        found["state_directory"],
-        *(str(Path(found[key]).parent) for key in ("xds_cert", "xds_ca") if key in found),
-    ]
-    assert set(files) <= mounts
+    given = {str(Path(found[key]).parent) for key in ("xds_cert", "xds_key", "xds_ca") if key in found}
+    assert {found["state_directory"], *given} <= mounts
 
 
 def test_every_setting_of_the_values_is_one_of_the_program():
     of_the_chart = {"source", "namespaces", "release", "gateway_xds_address", "xds_address", "admin_address"}
     # A peer without an identity, and plain text, are for machines that nobody shares.
-    never = {"allow_plaintext", "allow_anonymous", "xds_tokens", "xds_client_ca", "xds_cert", "xds_key", "xds_ca"}
-    never |= {"kubeconfig", "state_directory"}
+    never = {"allow_plaintext", "allow_anonymous", "xds_tokens", "xds_client_ca", "xds_cert", "xds_key"}
+    never |= {"kubeconfig", "state_directory", "xds_ca"}
     known = Settings.model_fields.keys() | PENDING
     assert schema()["properties"]["settings"]["properties"].keys() == known - of_the_chart - never
 
@@ -295,7 +292,7 @@ def test_one_namespace_alone_is_read_and_reached():
     objects = rendered(values_of("one-namespace"))
     assert settings_of(objects)["namespaces"] == ["models"]
     cluster = one("ClusterRole", objects, "xdserve-system-xdserve")["rules"]
-    assert [rule["resources"] for rule in cluster] == [["tokenreviews"], ["customresourcedefinitions"]]
+    assert [rule["resources"] for rule in cluster] == [["tokenreviews"]]
     there = [each for each in objects if each["metadata"].get("namespace") == "models"]
     assert sorted(each["kind"] for each in there) == ["Role", "RoleBinding"]
     [rule] = one("NetworkPolicy", objects)["spec"]["ingress"]
@@ -323,13 +320,17 @@ def test_no_role_takes_more_than_it_says():
 
 
 def test_a_given_certificate_is_used_and_no_authority_made():
-    objects = rendered(values_of("tls-secret"))
+    objects, roles = rendered(values_of("tls-secret")), chart.roles(values_of("tls-secret"))
     assert settings_of(objects)["xds_cert"] == "/etc/xdserve-tls/tls.crt"
     assert "Secret" not in {each["kind"] for each in objects}
-    assert not any(
-        "secrets" in rule["resources"] for rule, _ in chart.roles(values_of("tls-secret"))["Role xdserve-own"]
-    )
-    assert "data" not in one("Secret", rendered())
+    assert not any("secrets" in rule["resources"] for rule, _ in roles["Role xdserve-own"])
+
+
+def test_the_authority_is_empty_and_stays():
+    """Gateways stay after an uninstall and go on believing it."""
+    secret = one("Secret", rendered())
+    assert "data" not in secret
+    assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
 def test_the_table_of_rights_is_that_of_the_chart():

@@ -188,12 +188,14 @@ def test_an_upgrade_brings_new_definitions_and_an_uninstall_keeps_them(tmp_path,
         assert apiserver.call("GET", secret)["data"].keys() == {"ca.crt"}
 
         chart.uninstall(apiserver.kubeconfig)
+        assert apiserver.call("GET", secret)["data"].keys() == {"ca.crt"}
         assert held(apiserver, document)["spec"]["rules"][0]["name"] == "testers"
         with pytest.raises(ApiError, match="404"):
             apiserver.call("GET", f"/apis/apps/v1/namespaces/{chart.NAMESPACE}/deployments/xdserve")
 
         chart.install(apiserver.kubeconfig)
         assert held(apiserver, document)["spec"]["rules"][0]["name"] == "testers"
+        assert apiserver.call("GET", secret)["data"].keys() == {"ca.crt"}
 
 
 def version_of(apiserver):
@@ -211,6 +213,7 @@ ALLOWED = [
     ("create", "apps", "deployments", "models"),
     ("create", "authentication.k8s.io", "tokenreviews", None),
     ("create", "coordination.k8s.io", "leases", chart.NAMESPACE),
+    ("patch", "events.k8s.io", "events", "models"),
 ]
 FORBIDDEN = [
     ("list", "", "secrets", "models"),

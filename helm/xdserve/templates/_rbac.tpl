@@ -48,9 +48,9 @@ leader's work, but every replica may become the leader.
   resources: [trafficpolicies/status, servicegateways/status]
   verbs: [patch]
 # What happened, told on the object; a repeated Event is counted in place.
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [get, create, patch]
 {{- if ne (include "xdserve.provision" .) "off" }}
 # Gateways: server-side apply makes and mends them (create and patch), and takes away what is not wanted any more.
 - apiGroups: [apps]
@@ -81,10 +81,6 @@ leader's work, but every replica may become the leader.
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
   verbs: [create]
-# Which kinds are installed: one that is missing is taken up when it comes.
-- apiGroups: [apiextensions.k8s.io]
-  resources: [customresourcedefinitions]
-  verbs: [get, list, watch]
 {{- end }}
 
 {{/* In the namespace of the release. */}}
@@ -97,13 +93,13 @@ leader's work, but every replica may become the leader.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [{{ include "xdserve.fullname" . }}]
-  verbs: [get, update, patch]
+  verbs: [get, update]
 {{- if not .Values.tls.secretName }}
-# Its own authority, in a Secret that the chart makes empty: so no Secret need be created.
+# Its own authority. The chart makes the Secret, empty: who may create Secrets gets tokens of any ServiceAccount there.
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ include "xdserve.fullname" . }}-ca]
-  verbs: [get, list, watch, update, patch]
+  verbs: [get, update]
 {{- end }}
 {{- end }}
 
