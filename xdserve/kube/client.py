@@ -27,6 +27,9 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its ServiceAccount's token and the apiserver's authority."""
 
 REREAD = 60.0  # seconds: a token is replaced when a fifth of its life is left, which is minutes at least
+CLOSING_TURNS = 3
+"""Turns of the loop in which connections that were cut off close their sockets."""
+
 _USER_AGENT = "xdserve"
 _UNAUTHORIZED = 401
 
@@ -137,7 +140,7 @@ class Client(ApiClient):
         response = await super().call_api(method, url, header_params, *rest, **options)
         if response.status != _UNAUTHORIZED:
             return response
-        response.response.release()
+        await response.read()
         await self.reread()
         headers = {key: value for key, value in (header_params or {}).items() if key.lower() != "authorization"}
         await self.update_params_for_auth(headers, [], ["BearerToken"], "", method, None)
@@ -160,6 +163,8 @@ class Client(ApiClient):
         """End all connections."""
         for former in [*self._former, self.rest_client]:
             await former.close()
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
 
     async def _refresh(self, _: Configuration) -> None:
         """Called by the library before each request."""

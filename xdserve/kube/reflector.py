@@ -190,7 +190,7 @@ class Reflector(Generic[T]):
                 try:
                     await self._follow(answer)
                 finally:
-                    answer.response.close()
+                    _hang_up(answer)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise _away(error, "the watch broke off") from error
         self._course.ended(asyncio.get_running_loop().time() - begun)
@@ -284,6 +284,14 @@ class Reflector(Generic[T]):
             what = f"{self._resource} cannot be read, for a role that allows get, list and watch is missing"
             return Failed(Trouble.FORBIDDEN, f"{what}: {found}")
         return Failed(found.trouble, f"GET {path}: {answer.status}: {found}", found.retry_after)
+
+
+def _hang_up(answer: RESTResponse) -> None:
+    """End a watch; one that has not come to its end is cut off, for nobody may be there to say farewell."""
+    connection = answer.response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    answer.response.close()
 
 
 def _away(error: Exception, what: str) -> Failed:
