@@ -1,0 +1,133 @@
+"""The objects that gateways are made of, on the apiserver: read, applied and deleted while this replica leads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from bootstrap.manifests import Manifest, owned
+from xdserve.kube.calls import APPLY, JSON, Caller, CallError
+from xdserve.kube.pace import Pace
+from xdserve.kube.wanted import Found, key, title
+
+FIELD_MANAGER = "xdserve"
+_PAGE = 500
+_NOT_FOUND, _CONFLICT = 404, 409
+
+_ROOTS = {
+    "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Service": ("/api/v1", "services"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+}
+KINDS = tuple(_ROOTS)
+LISTED = tuple(kind for kind in KINDS if kind != "ConfigMap")
+"""ConfigMaps are read by name: to list them would be to read those of others."""
+
+
+class Trouble(Exception):
+    """Why a gateway cannot be made, in one line for its owner; `status` is the apiserver's, 0 if it is not its word."""
+
+    def __init__(self, message: str, status: int = 0, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Lost(Exception):
+    """Another replica leads now, or none."""
+
+
+class Parts:
+    """Makes requests, and counts them.
+
+    Args:
+        call: makes a request.
+        release: whose objects are listed.
+        held: whether this replica leads at this moment.
+        pace: bounds the rate of requests.
+        namespaces: those that are listed; empty for all.
+
+    Every method raises `Trouble` if the apiserver does not do it, and `Lost` if this replica does not lead.
+    """
+
+    def __init__(
+        self, call: Caller, release: str, held: Callable[[], bool], pace: Pace, namespaces: Sequence[str] = ()
+    ) -> None:
+        self.requests: Counter[str] = Counter()
+        self._call, self._release, self._held, self._pace = call, release, held, pace
+        self._namespaces = tuple(namespaces)
+
+    async def listed(self, kind: str) -> list[Found]:
+        """All objects of a kind that xdserve has made."""
+        return [one for path in self._collections(kind) for one in await self._pages(kind, path)]
+
+    async def get(self, manifest: Manifest) -> Found | None:
+        """What is called like a manifest; None if there is none."""
+        try:
+            return await self._of("get", "GET", manifest)
+        except Trouble as trouble:
+            if trouble.status == _NOT_FOUND:
+                return None
+            raise
+
+    async def apply(self, manifest: Manifest) -> None:
+        """Server-side apply; fields that others have taken are taken back."""
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        await self._of("apply", "PATCH", manifest, manifest, query=query, content_type=APPLY)
+
+    async def delete(self, manifest: Manifest, uid: str) -> None:
+        """Delete what is called like a manifest, if it is still the one with this uid."""
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        try:
+            await self._of("delete", "DELETE", manifest, options | {"preconditions": {"uid": uid}})
+        except Trouble as trouble:
+            if trouble.status not in {_NOT_FOUND, _CONFLICT}:
+                raise
+
+    def _collections(self, kind: str) -> Iterator[str]:
+        root, plural = _ROOTS[kind]
+        if not self._namespaces:
+            yield f"{root}/{plural}"
+        for namespace in self._namespaces:
+            yield f"{root}/namespaces/{namespace}/{plural}"
+
+    async def _pages(self, kind: str, path: str) -> list[Found]:
+        found: list[Found] = []
+        query = {"labelSelector": owned(self._release), "limit": str(_PAGE)}
+        version = _ROOTS[kind][0].removeprefix("/apis/").removeprefix("/api/")
+        while True:
+            answer = await self._request("list", "GET", path, query=query)
+            # The items of a list do not say what they are.
+            found += [one | {"kind": kind, "apiVersion": version} for one in answer.get("items") or ()]
+            query["continue"] = answer.get("metadata", {}).get("continue") or ""
+            if not query["continue"]:
+                return found
+
+    async def _of(self, what: str, method: str, manifest: Manifest, body: object = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - as `_request`
+        kind, namespace, name = key(manifest)
+        root, plural = _ROOTS[kind]
+        path = f"{root}/namespaces/{namespace}/{plural}/{name}"
+        return await self._request(what, method, path, body, title=title(manifest), **more)
+
+    async def _request(  # noqa: PLR0913 - what a request is
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        title: str = "",
+        query: Mapping[str, str] | None = None,
+        content_type: str = JSON,
+    ) -> dict[str, Any]:
+        await self._pace.turn()
+        if not self._held():
+            raise Lost
+        self.requests[what] += 1
+        try:
+            return await self._call(method, path, body, query=query, content_type=content_type)
+        except CallError as error:
+            raise Trouble(f"{title or path}: {error}", error.status, error.retry_after) from error

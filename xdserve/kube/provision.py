@@ -1,0 +1,333 @@
+"""Makes, mends and takes away the gateways of targets, by server-side apply; the leader alone does.
+
+What is wanted is compared with what was applied, so that an unchanged gateway costs no request. At first and every ten
+minutes all that there is is read and compared, so that what others have changed is mended. When a target goes, its
+gateway goes by its owner reference: only of targets that are there, and are to have none, anything is deleted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from random import SystemRandom
+from typing import Protocol
+
+import structlog
+
+from bootstrap.manifests import CONFIG_CONTENT, CONTENT, Deploying, Manifest, labels, manifests
+from translator import names
+from translator.objects.ref import Ref
+from xdserve.kube.calls import Caller
+from xdserve.kube.pace import Pace
+from xdserve.kube.parts import KINDS, LISTED, Lost, Parts, Trouble
+from xdserve.kube.schedule import Schedule
+from xdserve.kube.wanted import Found, Wanted, key, ours, same, target_of, title
+
+logger = structlog.get_logger("xdserve.provision")
+
+PER_SECOND, BURST = 50.0, 50.0
+"""Requests."""
+LOOK_SECONDS = 600.0
+RETRY_FIRST, RETRY_LONGEST = 1.0, 300.0
+AT_ONCE = 8
+"""Gateways that are worked on together, so that a slow answer holds up few."""
+_random = SystemRandom()
+
+
+class Leads(Protocol):
+    """Whether this replica leads; `xdserve.kube.leader.Leadership`."""
+
+    @property
+    def held(self) -> bool:
+        """Whether it does at this moment."""
+
+    def changes(self) -> AsyncIterator[bool]:
+        """Whether it does: now, and whenever that changes."""
+
+
+class Provisioner:
+    """Provisions while it runs and its replica leads. All in one event loop.
+
+    To be run when all targets have been planned: what is not wanted then counts as not wanted.
+
+    Args:
+        call: makes requests.
+        deploying: what the operator decides for all gateways; `deploy` changes it.
+        leadership: whether this replica writes.
+        readable: whether a target is there and understood, so that it is known that it wants no gateway. Of others
+            nothing is deleted: what cannot be read may want what it has.
+        told: called with a target when something else is wrong with its gateway than before: see `errors`.
+        namespaces: those that are looked into; empty for all.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a provisioner is made of
+        self,
+        call: Caller,
+        deploying: Deploying,
+        leadership: Leads,
+        *,
+        readable: Callable[[Ref], bool],
+        told: Callable[[Ref], None] = lambda _: None,
+        namespaces: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.errors: dict[Ref, str] = {}
+        """What keeps a target's gateway from being as wanted, in one line."""
+        self._deploying, self._leadership = deploying, leadership
+        self._readable, self._told = readable, told
+        pace = Pace(PER_SECOND, BURST)
+        self._parts = Parts(call, deploying.release, lambda: self._leadership.held, pace, namespaces)
+        self._clock = clock
+        self._wanted: dict[Ref, Wanted] = {}
+        self._holders: dict[tuple[str, str], Ref] = {}
+        self._applied: dict[Ref, dict[str, Manifest | None]] = {}
+        self._schedule: Schedule[Ref] = Schedule()
+        self._failures: Counter[Ref] = Counter()
+        self._woken = asyncio.Event()
+        self._look_at: float | None = None
+        self._failed_looks = 0
+
+    @property
+    def requests(self) -> Counter[str]:
+        """Requests made since the start: `list`, `get`, `apply`, `delete`."""
+        return self._parts.requests
+
+    # -- What is wanted ------------------------------------------------------------------------------------------
+
+    def want(self, target: Ref, wanted: Wanted | None) -> None:
+        """What gateway a target is to have now; None for none, or a target that is gone."""
+        if self._wanted.get(target) == wanted:
+            return
+        place = (target.namespace, names.entrance(target))
+        if wanted is None:
+            del self._wanted[target]
+            if self._holders.get(place) == target:
+                self._hand_over(place)
+        else:
+            self._wanted[target] = wanted
+            self._holders.setdefault(place, target)
+        self._mark([target])
+
+    def _hand_over(self, place: tuple[str, str]) -> None:
+        """Another target whose gateway would be called the same may have it now."""
+        del self._holders[place]
+        waiting = [other for other in self._wanted if (other.namespace, names.entrance(other)) == place]
+        if waiting:
+            self._holders[place] = waiting[0]
+            self._mark(waiting[:1])
+
+    def deploy(self, deploying: Deploying) -> None:
+        """The operator's part is another now, as when the authorities are."""
+        if deploying != self._deploying:
+            self._deploying = deploying
+            self._mark(self._wanted)
+
+    def gateway_of(self, namespace: str, account: str) -> str | None:
+        """The gateway whose pods have a ServiceAccount; every replica knows, also one that does not lead."""
+        target = self._holders.get((namespace, account))
+        wanted = self._wanted.get(target) if target else None
+        return wanted.gateway.name if wanted else None
+
+    def _mark(self, targets: Iterable[Ref]) -> None:
+        for target in targets:
+            self._schedule.mark(target, self._clock())
+        self._woken.set()
+
+    # -- While it leads ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Provision until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._work())
+
+    async def _follow(self) -> None:
+        async for leads in self._leadership.changes():
+            self._applied.clear()  # another may have written meanwhile
+            self._look_at = self._clock() if leads else None
+            if not leads:
+                self._say_nothing()
+            self._woken.set()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                await self._turn()
+            except* Lost:
+                await asyncio.sleep(0)
+            await self._rest()
+
+    async def _turn(self) -> None:
+        """All that is due now."""
+        self._woken.clear()
+        while self._leadership.held and self._look_at is not None:
+            if self._look_at <= self._clock():
+                await self._look()
+            taken = self._schedule.take(self._clock(), AT_ONCE)
+            if not taken:
+                return
+            async with asyncio.TaskGroup() as tasks:
+                for target in taken:
+                    tasks.create_task(self._provision(target))
+
+    async def _rest(self) -> None:
+        leads = self._leadership.held and self._look_at is not None
+        due = (self._look_at or 0.0) - self._clock()
+        marked = self._schedule.wait(self._clock())
+        seconds = min(due, due if marked is None else marked) if leads else None
+        try:
+            async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    # -- One gateway ---------------------------------------------------------------------------------------------
+
+    async def _provision(self, target: Ref) -> None:
+        try:
+            wanted = self._wanted.get(target)
+            if wanted is not None:
+                await self._make(target, wanted)
+            elif self._readable(target):
+                await self._take_away(target)
+            else:
+                self._applied.pop(target, None)
+        except Lost:
+            raise
+        except Exception as error:  # noqa: BLE001 - any fault, so that it harms one gateway; it is told
+            self._failed(target, error)
+        else:
+            self._failures.pop(target, None)
+            self._say(target, None)
+
+    async def _make(self, target: Ref, wanted: Wanted) -> None:
+        made = manifests(wanted.owner, wanted.gateway, self._deploying)
+        holder = self._holders[target.namespace, made[0]["metadata"]["name"]]
+        if holder != target:
+            raise Trouble(f"the gateway of {holder} is called {made[0]['metadata']['name']} too")
+        held = self._applied.setdefault(target, {})
+        for one in made:
+            if held.get(one["kind"]) != one:
+                await self._bring(one, held)
+        for kind in held.keys() - {one["kind"] for one in made}:
+            await self._remove(kind, target)
+            del held[kind]
+
+    async def _bring(self, wanted: Manifest, held: dict[str, Manifest | None]) -> None:
+        """Apply a manifest, if what there is is another; never over what is somebody else's."""
+        kind = wanted["kind"]
+        if kind not in held:
+            found = await self._parts.get(wanted)
+            if found is not None and not ours(wanted, found):
+                raise Trouble(f"{title(wanted)} is there already, and is not xdserve's")
+            if found is not None and same(wanted, found):
+                held[kind] = wanted
+                return
+        await self._parts.apply(wanted)
+        held[kind] = wanted
+        logger.info("applied", object=title(wanted))
+
+    async def _take_away(self, target: Ref) -> None:
+        for kind in reversed(KINDS):
+            await self._remove(kind, target)
+        self._applied.pop(target, None)
+
+    async def _remove(self, kind: str, target: Ref) -> None:
+        """Delete an object of a target, if it is there, ours and still this target's."""
+        metadata = {"namespace": target.namespace, "name": names.entrance(target)}
+        shape: Manifest = {
+            "kind": kind,
+            "metadata": metadata | {"labels": labels(target, self._deploying.release)},
+        }
+        found = await self._parts.get(shape)
+        if found is None or not ours(shape, found) or target_of(found) != target:
+            return
+        await self._parts.delete(shape, found["metadata"]["uid"])
+        logger.info("deleted", object=title(shape))
+
+    # -- All of them ---------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Compare all that there is with what is wanted, and mark what is not as it should be."""
+        try:
+            found = {key(one): one for kind in LISTED for one in await self._parts.listed(kind)}
+        except Trouble as trouble:
+            self._failed_looks += 1
+            self._look_at = self._clock() + _back_off(self._failed_looks)
+            logger.warning("cannot look at the gateways", cause=str(trouble))
+            return
+        first = not self._applied
+        self._failed_looks = 0
+        self._look_at = self._clock() + LOOK_SECONDS * _random.uniform(0.9, 1.1)
+        for target, wanted in self._wanted.items():
+            self._compare(target, wanted, found, trust=first)
+        self._mark(self._unwanted(found.values()))
+
+    def _compare(
+        self, target: Ref, wanted: Wanted, found: Mapping[tuple[str, str, str], Found], *, trust: bool
+    ) -> None:
+        """What of a gateway is as wanted. No ConfigMap is listed: at first the Deployment tells, later it is read."""
+        made = manifests(wanted.owner, wanted.gateway, self._deploying)
+        seen = {one["kind"]: found.get(key(one)) for one in made}
+        held: dict[str, Manifest | None] = {}
+        for one in made:
+            there = seen[one["kind"]]
+            if one["kind"] == "ConfigMap":
+                if trust and _tells_of(seen["Deployment"], one):
+                    held["ConfigMap"] = one
+            elif there is not None and ours(one, there):
+                held[one["kind"]] = one if same(one, there) else None
+        for kind in KINDS:  # one replica has no budget; one that is left over goes
+            there = found.get((kind, *key(made[0])[1:]))
+            if kind not in seen and there is not None:
+                held[kind] = None
+        self._applied[target] = held
+        if any(held.get(one["kind"]) != one for one in made) or len(held) != len(made):
+            self._mark([target])
+
+    def _unwanted(self, found: Iterable[Found]) -> set[Ref]:
+        """The targets that have a gateway, or a part of one, and are to have none."""
+        targets = {ref for one in found if (ref := target_of(one))}
+        return {ref for ref in targets - self._wanted.keys() if self._readable(ref)}
+
+    # -- Troubles ------------------------------------------------------------------------------------------------
+
+    def _failed(self, target: Ref, error: Exception) -> None:
+        """Try again later; a fault of ours is logged with its cause."""
+        self._failures[target] += 1
+        asked = error.retry_after if isinstance(error, Trouble) else 0.0
+        self._schedule.later(target, self._clock() + max(_back_off(self._failures[target]), asked))
+        if isinstance(error, Trouble):
+            self._say(target, str(error))
+        else:
+            self._say(target, f"internal error ({type(error).__name__})")
+            logger.error("provisioning failed", target=str(target), exc_info=error)
+
+    def _say(self, target: Ref, trouble: str | None) -> None:
+        if self.errors.get(target) == trouble:
+            return
+        if trouble is None:
+            del self.errors[target]
+        else:
+            self.errors[target] = trouble
+            logger.warning("gateway not provisioned", target=str(target), cause=trouble)
+        self._told(target)
+
+    def _say_nothing(self) -> None:
+        """Another replica leads, and says it."""
+        self._failures.clear()
+        for target in list(self.errors):
+            self._say(target, None)
+
+
+def _tells_of(deployment: Found | None, config: Manifest) -> bool:
+    annotations = (deployment or {"metadata": {}})["metadata"].get("annotations") or {}
+    return bool(annotations.get(CONFIG_CONTENT) == config["metadata"]["annotations"][CONTENT])
+
+
+def _back_off(failures: int) -> float:
+    seconds: float = RETRY_FIRST * 2 ** min(failures - 1, 20)
+    return min(RETRY_LONGEST, seconds) * _random.uniform(0.8, 1.2)
