@@ -55,7 +55,7 @@ leader's work, but every replica may become the leader.
 # Gateways: server-side apply makes and mends them (create and patch), and takes away what is not wanted any more.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, create, patch, delete]
 # The entrance of a gateway.
 - apiGroups: [""]
   resources: [services]
