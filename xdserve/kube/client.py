@@ -113,7 +113,7 @@ class Client(ApiClient):
     A request that gets 401 is made once more with credentials read anew. Made by `connect`.
     """
 
-    def __init__(self, place: Place, configuration: Configuration, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, place: Place, configuration: Configuration, now: Callable[[], float]) -> None:
         super().__init__(configuration)
         self.user_agent = _USER_AGENT
         self.place = place
@@ -172,6 +172,8 @@ class Client(ApiClient):
             await self.reread()
 
     def _use(self, found: Configuration) -> None:
+        if self.configuration.api_key and not found.api_key:
+            raise ClusterUnknown(f"{self.place}: the token is empty")  # its file is being written
         trust = _trust(found)
         if trust != self._trust:
             self._trust = trust
@@ -215,7 +217,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-async def connect(kubeconfig: Path | None = None) -> Client:
+async def connect(kubeconfig: Path | None = None, now: Callable[[], float] = time.monotonic) -> Client:
     """A client by the settings; nothing is sent yet, so the apiserver may be away. To be closed.
 
     Raises:
@@ -224,6 +226,6 @@ async def connect(kubeconfig: Path | None = None) -> Client:
     place = find(kubeconfig)
     configuration = await read(place)
     try:
-        return Client(place, configuration)
+        return Client(place, configuration, now)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise ClusterUnknown(f"{place}: {_one_line(error)}") from error

@@ -82,7 +82,8 @@ def frame(line: bytes) -> Frame:
         case "BOOKMARK":
             return Bookmark(version_of(document))
         case "ERROR":
-            raise failure(int(document.get("code") or 0), document)
+            code = document.get("code")
+            raise failure(code if isinstance(code, int) else 0, document)
     raise Failed(Trouble.BROKEN, "an event of a watch has an unknown type")
 
 

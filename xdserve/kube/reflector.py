@@ -156,7 +156,8 @@ class Reflector(Generic[T]):
 
     async def _read_page(self, page: Document, found: list[T]) -> None:
         version_of(page)
-        items = page.get("items") or []
+        items = page.get("items", "none")
+        items = [] if items is None else items  # as Go writes an empty list
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise Failed(Trouble.BROKEN, f"the list of {self._resource} has no items")
         while items:
