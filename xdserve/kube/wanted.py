@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
 from bootstrap.manifests import Manifest, Owner
-from translator.objects.gateway import ServiceGateway
+from translator.objects import Inference, InferenceService, Service, ServiceGateway
 from translator.objects.ref import Ref
 from translator.plan import GatewayPlan
 
@@ -15,6 +15,7 @@ ANNOTATION = "xdserve.io/gateway"
 """On a target: ``"true"`` or ``"false"``, whatever the setting says."""
 
 Found: TypeAlias = Mapping[str, Any]
+Target: TypeAlias = InferenceService | Inference | Service
 
 
 class Provision(StrEnum):
@@ -38,6 +39,16 @@ def wants(mode: Provision, annotations: Mapping[str, str], gateway: GatewayPlan)
     if mode is Provision.OFF or said == "false":
         return False
     return mode is Provision.OPT_OUT or said == "true" or gateway.origin.object.kind == ServiceGateway.KIND
+
+
+def wanted(target: Target, uid: str, gateway: GatewayPlan, mode: Provision) -> Wanted | None:
+    """The gateway that a target is to have, by its own words and its plan; None for none.
+
+    ``uid`` is that of the object as the apiserver has it; without one there is nothing to own a gateway.
+    """
+    if not uid or not wants(mode, target.metadata.annotations, gateway):
+        return None
+    return Wanted(Owner(target.ref, target.VERSION, uid), gateway)
 
 
 def key(manifest: Found) -> tuple[str, str, str]:
