@@ -119,3 +119,14 @@ def _listed(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _version(document: Mapping[str, Any]) -> str:
     return str(document["metadata"]["resourceVersion"])
+
+
+def essence(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source is to keep of a document, for `patch`: who it is, what its status says, what a policy targets."""
+    metadata, status, spec = document["metadata"], document.get("status") or {}, document.get("spec") or {}
+    kept = ("name", "namespace", "uid", "resourceVersion", "generation")
+    return {
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {key: spec[key] for key in ("targetRef",) if key in spec},
+        "status": {key: status[key] for key in ("conditions", "ancestors") if key in status},
+    }
