@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from bootstrap.address import Address
-from bootstrap.manifests import CA_FILE, HASH, Deploying, Owner
+from bootstrap.manifests import CA_FILE, HASH, Deploying, Owner, manifests
+from tests.support.account import chart_account
 from tests.support.kube import ApiError
 from tests.support.wait import wait_until
 from translator.objects.ref import Origin, Ref
@@ -99,10 +100,32 @@ class World:
         )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def kubeconfig(apiserver, tmp_path_factory):
+    """Of xdserve's account, with the chart's roles."""
+    return chart_account(apiserver, tmp_path_factory.mktemp("account") / "kubeconfig")
+
+
 @pytest_asyncio.fixture
-async def world(apiserver, namespace):
-    async with await apiserver.client() as client:
+async def world(apiserver, namespace, kubeconfig):
+    async with await apiserver.client(kubeconfig) as client:
         yield World(apiserver, namespace, client)
+
+
+async def test_pods_satisfy_the_strictest_standard(world):
+    """Pod Security Admission in a namespace that enforces `restricted`, also with a port below 1024."""
+    label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    world.apiserver.kubectl("patch", "namespace", world.namespace, f"--patch={json.dumps(label)}")
+    for name, port in (("iris", 8080), ("wine", 80)):
+        _, (owner, plan) = world.target(name)
+        deployment = manifests(owner, replace(plan, port=port), DEPLOYING)[-1]
+        pod = deployment["spec"]["template"] | {"apiVersion": "v1", "kind": "Pod"}
+        pod["metadata"] |= {"name": name}
+        path = f"/api/v1/namespaces/{world.namespace}/pods"
+        assert world.apiserver.call("POST", f"{path}?dryRun=All&fieldValidation=Strict", pod)
+        pod["spec"]["securityContext"]["runAsNonRoot"] = False
+        with pytest.raises(ApiError, match="violates PodSecurity"):
+            world.apiserver.call("POST", f"{path}?dryRun=All", pod)
 
 
 @asynccontextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import pytest_asyncio
 
+from tests.support import chart
+from tests.support.account import chart_account
 from tests.support.wait import wait_until
 from xds.identity import Denied, Peer
 from xdserve.kube.authority import Authority
@@ -13,8 +15,10 @@ from xdserve.kube.tokens import GOOD_SECONDS, ReviewError, TokenReviews
 
 
 @pytest_asyncio.fixture
-async def calls(apiserver):
-    async with await apiserver.client() as client:
+async def calls(apiserver, tmp_path):
+    """By xdserve's account, with the chart's roles."""
+    kubeconfig = chart_account(apiserver, tmp_path / "own")
+    async with await apiserver.client(kubeconfig) as client:
         yield Calls(client)
 
 
@@ -95,19 +99,22 @@ async def test_who_may_not_ask_condemns_nobody(apiserver, namespace, tmp_path):
             await reviews.identify(peer(token))
 
 
-@pytest.mark.parametrize("there", [True, False])
-async def test_replicas_share_one_authority(apiserver, namespace, calls, tmp_path, there):
-    """Whether the chart has made its Secret, or nobody has."""
-    path = f"/api/v1/namespaces/{namespace}/secrets"
-    if there:
-        apiserver.call("POST", path, {"metadata": {"name": "xdserve-ca"}, "type": "Opaque"})
+async def test_replicas_share_one_authority_in_the_secret_of_the_chart(apiserver, calls, tmp_path):
+    path = f"/api/v1/namespaces/{chart.NAMESPACE}/secrets/xdserve-ca"
+    apiserver.call("PUT", path, apiserver.call("GET", path) | {"data": {}})
     made = [
-        Authority(calls, namespace, ["xdserve.system.svc"], tmp_path / name, held=lambda: True) for name in ("a", "b")
+        Authority(calls, chart.NAMESPACE, ["xdserve.system.svc"], tmp_path / name, held=lambda: True) for name in "ab"
     ]
     for one in made:
         await one.ready()
         await one.look()
     assert made[0].bundle == made[1].bundle
     assert made[0].certificate.read_text() == made[1].certificate.read_text()
-    (found,) = [one for one in apiserver.call("GET", path)["items"] if one["metadata"]["name"] == "xdserve-ca"]
+    found = apiserver.call("GET", path)
     assert set(found["data"]) == {"ca.crt", "tls.crt", "tls.key", "authorities.crt", "authorities.key"}
+    assert found["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+
+
+async def test_without_a_secret_and_the_right_to_make_one_it_says_so(apiserver, namespace, calls, tmp_path):
+    authority = Authority(calls, namespace, ["xdserve.system.svc"], tmp_path / "a", held=lambda: True)
+    assert not await authority.look()
