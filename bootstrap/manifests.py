@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from bootstrap.address import Address
 from bootstrap.credentials import Credentials
-from bootstrap.envoy import DEFAULT_ADMIN, render, secrets, to_yaml
+from bootstrap.envoy import DEFAULT_ADMIN, render, secrets, to_json
 from bootstrap.pod import DRAIN, DRAIN_HEADER, LIVE, PROBE_PORT, READY, Pod, free_port, in_pod
 from translator import names
 from translator.objects.ref import Ref
@@ -38,7 +38,7 @@ CONFIG_CONTENT = "xdserve.io/config"
 
 CONFIG = PurePosixPath("/etc/xdserve")
 TOKENS = PurePosixPath("/var/run/secrets/xdserve")
-BOOTSTRAP_FILE, CA_FILE, TOKEN_FILE = "envoy.yaml", "ca.crt", "token"
+BOOTSTRAP_FILE, CA_FILE, TOKEN_FILE = "envoy.json", "ca.crt", "token"
 
 _ENVOY_USER = 101  # `envoy` in the stock image
 _PRIVILEGED = 1024
@@ -268,7 +268,9 @@ class _Gateway:
         )
         made = render(self._gateway.name, address, credentials=credentials, node_id="pod", admin_address=admin)
         files = {BOOTSTRAP_FILE: in_pod(made, pod)} | secrets(credentials, address)
-        return {name: to_yaml(content) for name, content in files.items()}
+        return {
+            name: to_json(content) for name, content in files.items()
+        }  # also JSON is YAML, and takes a tenth of the time
 
     def _key(self) -> str:
         """Keeps those who cannot read the target's objects from draining its pods; the same as long as it lives."""

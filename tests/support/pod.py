@@ -126,7 +126,7 @@ class Pod:
 
     def _own(self, name, text):
         """A file of the ConfigMap with this pod's paths, and with ports of its own."""
-        if not name.endswith(".yaml"):
+        if not name.endswith((".yaml", ".json")):
             return text
         return json.dumps(self._ported(yaml.safe_load(self._local(text))))
 

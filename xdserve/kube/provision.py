@@ -83,7 +83,7 @@ class Provisioner:
         self._clock = clock
         self._wanted: dict[Ref, Wanted] = {}
         self._holders: dict[tuple[str, str], Ref] = {}
-        self._applied: dict[Ref, dict[str, Manifest | None]] = {}
+        self._applied: dict[Ref, dict[str, str]] = {}
         self._schedule: Schedule[Ref] = Schedule()
         self._failures: Counter[Ref] = Counter()
         self._woken = asyncio.Event()
@@ -210,13 +210,13 @@ class Provisioner:
             raise Trouble(f"the gateway of {holder} is called {made[0]['metadata']['name']} too")
         held = self._applied.setdefault(target, {})
         for one in made:
-            if held.get(one["kind"]) != one:
+            if held.get(one["kind"]) != _content(one):
                 await self._bring(one, held)
         for kind in held.keys() - {one["kind"] for one in made}:
             await self._remove(kind, target)
             del held[kind]
 
-    async def _bring(self, wanted: Manifest, held: dict[str, Manifest | None]) -> None:
+    async def _bring(self, wanted: Manifest, held: dict[str, str]) -> None:
         """Apply a manifest, if what there is is another; never over what is somebody else's."""
         kind = wanted["kind"]
         if kind not in held:
@@ -224,10 +224,10 @@ class Provisioner:
             if found is not None and not ours(wanted, found):
                 raise Trouble(f"{title(wanted)} is there already, and is not xdserve's")
             if found is not None and same(wanted, found):
-                held[kind] = wanted
+                held[kind] = _content(wanted)
                 return
         await self._parts.apply(wanted)
-        held[kind] = wanted
+        held[kind] = _content(wanted)
         logger.info("applied", object=title(wanted))
 
     async def _take_away(self, target: Ref) -> None:
@@ -262,8 +262,10 @@ class Provisioner:
         first = not self._applied
         self._failed_looks = 0
         self._look_at = self._clock() + LOOK_SECONDS * _random.uniform(0.9, 1.1)
-        for target, wanted in self._wanted.items():
-            self._compare(target, wanted, found, trust=first)
+        for target, wanted in list(self._wanted.items()):
+            if self._wanted.get(target) == wanted:
+                self._compare(target, wanted, found, trust=first)
+            await asyncio.sleep(0)  # a millisecond each
         self._mark(self._unwanted(found.values()))
 
     def _compare(
@@ -272,20 +274,20 @@ class Provisioner:
         """What of a gateway is as wanted. No ConfigMap is listed: at first the Deployment tells, later it is read."""
         made = manifests(wanted.owner, wanted.gateway, self._deploying)
         seen = {one["kind"]: found.get(key(one)) for one in made}
-        held: dict[str, Manifest | None] = {}
+        held: dict[str, str] = {}
         for one in made:
             there = seen[one["kind"]]
             if one["kind"] == "ConfigMap":
                 if trust and _tells_of(seen["Deployment"], one):
-                    held["ConfigMap"] = one
+                    held["ConfigMap"] = _content(one)
             elif there is not None and ours(one, there):
-                held[one["kind"]] = one if same(one, there) else None
+                held[one["kind"]] = _content(one) if same(one, there) else ""
         for kind in KINDS:  # one replica has no budget; one that is left over goes
             there = found.get((kind, *key(made[0])[1:]))
             if kind not in seen and there is not None:
-                held[kind] = None
+                held[kind] = ""
         self._applied[target] = held
-        if any(held.get(one["kind"]) != one for one in made) or len(held) != len(made):
+        if held != {one["kind"]: _content(one) for one in made}:
             self._mark([target])
 
     def _unwanted(self, found: Iterable[Found]) -> set[Ref]:
@@ -321,6 +323,11 @@ class Provisioner:
         self._failures.clear()
         for target in list(self.errors):
             self._say(target, None)
+
+
+def _content(manifest: Manifest) -> str:
+    """What stands for a manifest: all of it would be tens of kilobytes a gateway."""
+    return " ".join(manifest["metadata"]["annotations"].values())
 
 
 def _tells_of(deployment: Found | None, config: Manifest) -> bool:
