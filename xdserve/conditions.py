@@ -59,6 +59,9 @@ class Refused(NamedTuple):
     field: str
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.object} {self.field}: {self.message}" if self.object else self.message
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -116,7 +119,7 @@ def programmed(gateway: str, own: Delivery, others: Sequence[Delivery]) -> tuple
     What another replica says counts for the configuration that it speaks of; while that is another than here, one of
     the two has yet to hear of an edit.
     """
-    refused = [line.message for one in (own, *others) if one.digest == own.digest for line in one.refused]
+    refused = [str(line) for one in (own, *others) if one.digest == own.digest for line in one.refused]
     if refused:
         return REJECTED, "; ".join(dict.fromkeys(refused))
     connected = [one for one in (own, *others) if one.progress is not Progress.ABSENT]

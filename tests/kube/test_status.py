@@ -439,3 +439,19 @@ def test_the_crds_say_why_it_is_done_like_this(apiserver):
     assert "x-kubernetes-list-type" not in listed
     assert "observedGeneration" not in json.dumps(listed)
     assert "conditions" not in status("inferences.serving.kubedl.io")
+
+
+async def test_what_changes_while_the_apiserver_is_gone_is_written_when_it_is_back(lone_apiserver, monkeypatch):
+    monkeypatch.setattr(statuses, "RETRY_LONGEST", 1.0)
+    apiserver = lone_apiserver
+    await asyncio.to_thread(apiserver.install, OUR_CRDS)
+    await asyncio.to_thread(apiserver.apply, policy())
+    async with running(apiserver, "default") as world:
+        ref = world.ref("TrafficPolicy")
+        await wait_until(lambda: world.writer._leads)
+        world.stale[ref] = world.there(ref)
+        await asyncio.to_thread(apiserver.kill)
+        world.say(ref, ACCEPTED)
+        await wait_until(lambda: world.writer.failures)
+        await apiserver.started()
+        await world.reads(ref, "Accepted", "Accepted")

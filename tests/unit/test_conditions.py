@@ -58,7 +58,10 @@ def test_a_replica_that_speaks_of_another_configuration_has_yet_to_hear_of_an_ed
 
 def test_a_refusal_counts_whichever_replica_heard_it():
     assert reason(REFUSES) == "Rejected"
-    assert programmed(IRIS, DONE, [REFUSES]) == ("Rejected", "Envoy gw-1 refuses it: missing )")
+    assert programmed(IRIS, DONE, [REFUSES]) == (
+        "Rejected",
+        "TrafficPolicy models/iris spec.rules[0]: Envoy gw-1 refuses it: missing )",
+    )
     (entry,) = refused_entries(POLICY, DONE, [REFUSES])
     assert (entry.field, entry.reason) == ("spec.rules[0]", "Rejected")
     assert not list(refused_entries(POLICY, Delivery("newer", Progress.DONE), [REFUSES]))

@@ -35,8 +35,8 @@ Documents = Callable[[Ref], Document | None]
 
 PER_SECOND, BURST = 20.0, 20.0
 """Writes."""
-BATCH = 50
-"""Objects judged together."""
+BATCH = 20
+"""Objects judged together, before streams go on: about 2 ms."""
 PATIENCE = {PENDING: 2.0, NO_GATEWAY: 10.0}
 """Seconds that a gateway which was programmed may be without, until it is said: Envoys come and go when they roll."""
 RETRY_FIRST, RETRY_LONGEST = 1.0, 300.0
@@ -153,6 +153,7 @@ class StatusWriter:
             judged = dict(self._judge.judge(taken))
             for ref in taken:
                 await self._guarded(ref, judged.get(ref))
+            await asyncio.sleep(0)
 
     async def _wait(self) -> None:
         """Until something is due."""

@@ -1,0 +1,126 @@
+"""Whose conditions change with what, and what other replicas' Envoys mean for them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.support.documents import backend, isvc, policy, split, to_service
+from translator.objects import Ref, parse
+from translator.planners.options import Options
+from xds.server import Server
+from xds.session import Terms
+from xdserve.conditions import Delivery, Progress, Refused
+from xdserve.judge import Judge
+from xdserve.ledger import Entry, Ledger, Place, entry
+from xdserve.metrics import Metrics
+from xdserve.observer import StreamObserver
+from xdserve.pipeline import Pipeline
+from xdserve.rejections import Rejections
+from xdserve.sources import Put, Source
+
+IRIS = "models/iris"
+TARGET = Ref("serving.kserve.io", "InferenceService", "models", "iris")
+POLICY = Ref("xdserve.io", "TrafficPolicy", "models", "iris")
+
+
+class Program:
+    """A judge over the parts of a program; `elsewhere` is what another replica says of the gateway."""
+
+    def __init__(self, now):
+        self.ledger = Ledger(now, lambda ref: Place("a.yaml", 1))
+        metrics = Metrics(process=False)
+        rejections = Rejections(self.ledger, metrics, now)
+        observer = StreamObserver(metrics, lambda gateway: None, rejections.say)
+        server = Server(Terms(identifier="test", linger=0), observer)
+        self.pipeline = Pipeline(Options(), server, self)
+        self.elsewhere = []
+        self.judge = Judge(self.pipeline, server, self.ledger, rejections, lambda gateway: self.elsewhere)
+
+    def found(self, owner, findings):
+        self.ledger.say(owner, [entry(finding) for finding in findings])
+
+    def failed(self, service, error):
+        raise error
+
+    def put(self, *documents):
+        self.pipeline.apply([Put(parse(document), Source("a.yaml", 1)) for document in documents])
+        while self.pipeline.run():
+            pass
+
+    def said(self, ref):
+        ((_, judgement),) = self.judge.judge([ref])
+        return {one.type: (one.status, one.reason, one.message) for one in judgement.verdicts}
+
+    def here(self):
+        return self.judge.delivery(IRIS)
+
+
+@pytest.fixture
+def program(now):
+    program = Program(now)
+    found = policy(backends=[to_service("stable", "iris-predictor")], split=split(stable=1))
+    program.put(isvc(), *backend("iris-predictor", 9001), found)
+    return program
+
+
+@pytest.fixture
+def now():
+    return lambda: datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_envoys_of_another_replica_are_envoys_of_the_gateway(program):
+    assert program.said(POLICY)["Programmed"][1] == "NoGateway"
+    program.elsewhere = [Delivery(program.here().digest, Progress.DONE)]
+    assert program.said(POLICY)["Programmed"][:2] == ("True", "Programmed")
+    assert program.said(TARGET)["xdserve.io/GatewayProgrammed"][:2] == ("True", "Programmed")
+
+
+def test_what_they_refuse_shows_with_field_and_words_on_policy_and_target(program):
+    line = Refused(POLICY, "spec.rules[0]", "Envoy gw-1 refuses it: missing )")
+    program.elsewhere = [Delivery(program.here().digest, Progress.DONE, (line,))]
+    assert program.said(POLICY)["Programmed"] == ("False", "Rejected", f"spec.rules[0]: {line.message}")
+    assert program.said(TARGET)["xdserve.io/GatewayProgrammed"] == (
+        "False",
+        "Rejected",
+        f"TrafficPolicy {IRIS} {line.field}: {line.message}",
+    )
+
+
+def test_what_they_said_of_the_policy_before_its_edit_is_pending(program):
+    program.elsewhere = [Delivery(program.here().digest, Progress.DONE)]
+    changed = policy(backends=[to_service("stable", "iris-predictor")], split=split(stable=1), timeouts={"idle": "9s"})
+    program.put(changed)
+    assert program.said(POLICY)["Programmed"][1] == "Pending"
+
+
+def test_endpoints_that_change_are_another_delivery_of_the_same_configuration(program):
+    before = program.here().digest
+    program.put(*backend("iris-predictor", 9002))
+    assert program.here().digest == before
+
+
+def test_a_policy_concerns_its_target_and_what_else_is_attached_to_it(program):
+    assert program.judge.family(POLICY) == {POLICY, TARGET}
+    assert program.judge.concerned(IRIS) == {POLICY, TARGET}
+    assert program.judge.concerned("models/other") == set()
+
+
+def test_a_policy_that_nobody_could_ever_read_says_so(program):
+    other = POLICY._replace(name="other")
+    program.ledger.say("source", [Entry(None, other, "spec.rules", "Invalid", "found 1, allowed a list")])
+    found = program.said(other)
+    assert found["Accepted"] == ("False", "Invalid", "spec.rules: found 1, allowed a list")
+    assert found["Programmed"][1] == "Pending"
+    assert other in program.judge.refs()
+
+
+def test_the_ledger_tells_whose_entries_change(program):
+    told = []
+    program.ledger.subscribe(told.append)
+    wrong = Entry(None, POLICY, "spec", "Invalid", "wrong")
+    program.ledger.say("source", [wrong])
+    program.ledger.say("source", [wrong])
+    program.ledger.say("source", [])
+    assert told == [{POLICY}, {POLICY}]
