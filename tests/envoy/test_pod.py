@@ -167,8 +167,8 @@ async def test_a_stream_that_outlives_the_grace_period_ends_with_it(site):
     with site.pod() as pod:
         await site.serve.started()
         await pod.started()
-        async with aiohttp.ClientSession() as session:
-            stream = await session.get(f"http://{HOST}:{site.port}/stream/1000")
+        url = f"http://{HOST}:{site.port}/stream/1000"
+        async with aiohttp.ClientSession() as session, session.get(url) as stream:
             started = asyncio.get_running_loop().time()
             assert await pod.stop() == 0
             assert asyncio.get_running_loop().time() - started < pod.spec["terminationGracePeriodSeconds"]
