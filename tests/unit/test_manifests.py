@@ -31,6 +31,7 @@ from translator.objects import parse
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
 from translator.planners import plan
+from translator.planners.hosts import inside
 from translator.planners.indexes import INDEXES
 from translator.planners.options import Options
 from translator.view import Objects, View
@@ -271,6 +272,13 @@ def test_every_target_has_a_name_for_a_service_of_its_own(targets):
 @pytest.mark.parametrize("name", ["iris", "a", "a-1", "a" * 55])
 def test_a_name_is_kept_where_it_can_be(name):
     assert names.entrance(REF._replace(name=name)) == f"{name}-gateway"
+
+
+@pytest.mark.parametrize("name", ["iris", "i" * 63, "a.b.c"])
+def test_a_service_is_called_by_its_entrance_inside_the_cluster(name):
+    """Also by clients of a cluster-local one, which answers to no other host."""
+    ref = REF._replace(name=name)
+    assert f"{names.entrance(ref)}.models.svc.cluster.local" in inside(ref)
 
 
 def test_paths_in_the_pod_are_absolute():

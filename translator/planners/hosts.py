@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from translator import names
 from translator.objects.gateway import ServiceGateway
 from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
@@ -10,9 +11,6 @@ from translator.plan import Finding, Reason
 from translator.planners.indexes import HOSTS, age, target_of
 from translator.planners.options import Options
 from translator.view import Absent, View
-
-GATEWAY_SUFFIX = "-gateway"
-"""The entrance Service of a gateway is its target's name with this."""
 
 CLUSTER_SUFFIXES = ("", ".svc", ".svc.cluster.local")
 
@@ -26,9 +24,7 @@ def outside(ref: Ref, domain: str, component: str = "") -> str:
 def inside(ref: Ref) -> tuple[str, ...]:
     """The names inside the cluster: of the service itself and of its gateway's entrance."""
     return tuple(
-        f"{name}.{ref.namespace}{suffix}"
-        for name in (ref.name, ref.name + GATEWAY_SUFFIX)
-        for suffix in CLUSTER_SUFFIXES
+        f"{name}.{ref.namespace}{suffix}" for name in (ref.name, names.entrance(ref)) for suffix in CLUSTER_SUFFIXES
     )
 
 
@@ -82,5 +78,5 @@ def _derived_from(host: str, domain: str) -> list[tuple[str, str]]:
         words = host.removesuffix("." + domain).split("-")
         return [("-".join(words[cut:]), "-".join(words[:cut])) for cut in range(1, len(words))]
     if ".".join(["", *labels[2:]]).rstrip(".") in CLUSTER_SUFFIXES and len(labels) >= 2:
-        return [(labels[1], labels[0]), (labels[1], labels[0].removesuffix(GATEWAY_SUFFIX))]
+        return [(labels[1], labels[0]), (labels[1], labels[0].removesuffix(names.ENTRANCE))]
     return []
