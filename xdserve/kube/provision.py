@@ -56,8 +56,8 @@ class Provisioner:
         call: makes requests.
         deploying: what the operator decides for all gateways; `deploy` changes it.
         leadership: whether this replica writes.
-        readable: whether a target is there and understood, so that it is known that it wants no gateway. Of others
-            nothing is deleted: what cannot be read may want what it has.
+        readable: whether a target is there and understood, and so is all that could want a gateway for it (policies,
+            ServiceGateways), so that it is known that none is wanted. Of others nothing is deleted.
         told: called with a target when something else is wrong with its gateway than before: see `errors`.
         namespaces: those that are looked into; empty for all.
         clock: seconds, monotonic.

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
 from bootstrap.manifests import Manifest, Owner
 from translator.objects import Inference, InferenceService, Service, ServiceGateway
 from translator.objects.ref import Ref
 from translator.plan import GatewayPlan
+from xdserve.settings import Provision
 
 ANNOTATION = "xdserve.io/gateway"
 """On a target: ``"true"`` or ``"false"``, whatever the setting says."""
 
 Found: TypeAlias = Mapping[str, Any]
 Target: TypeAlias = InferenceService | Inference | Service
-
-
-class Provision(StrEnum):
-    """The setting ``provision``: who gets a gateway without asking."""
-
-    OPT_OUT = "opt-out"
-    OPT_IN = "opt-in"
-    OFF = "off"
 
 
 class Wanted(NamedTuple):

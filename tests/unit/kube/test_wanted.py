@@ -14,7 +14,8 @@ from tests.support.documents import inference, isvc, service
 from translator.objects import parse
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
-from xdserve.kube.wanted import ANNOTATION, Provision, ours, same, target_of, wanted
+from xdserve.kube.wanted import ANNOTATION, ours, same, target_of, wanted
+from xdserve.settings import Provision
 
 REF = Ref("serving.kserve.io", "InferenceService", "models", "iris")
 OUT, IN, OFF = Provision.OPT_OUT, Provision.OPT_IN, Provision.OFF
