@@ -23,7 +23,7 @@ from xdserve.judge import Judge, Judgement
 from xdserve.kube.calls import Caller, CallError
 from xdserve.kube.events import Recorder, occurrences
 from xdserve.kube.leader import Leadership
-from xdserve.kube.patches import PATHS, Patch, before, keeps, patch, path_of
+from xdserve.kube.patches import PATHS, Patch, before, essence, keeps, patch, path_of
 from xdserve.kube.schedule import Budget, Schedule
 from xdserve.ledger import Entry
 
@@ -31,7 +31,7 @@ logger = structlog.get_logger("xdserve.status")
 
 Document = Mapping[str, Any]
 Documents = Callable[[Ref], Document | None]
-"""An object as the source saw it last: `metadata`, `status`, and `spec.targetRef` of our kinds; None if it is gone."""
+"""An object as the source saw it last, at least its `patches.essence`; None if it is gone."""
 
 PER_SECOND, BURST = 20.0, 20.0
 """Writes."""
@@ -252,7 +252,7 @@ class StatusWriter:
             await self._failed(ref, past, error)
             return
         self.writes += 1
-        past.document, past.at, past.failures = answer, self._clock(), 0
+        past.document, past.at, past.failures = essence(answer), self._clock(), 0
         past.written = (judgement.verdicts, answer["metadata"].get("generation"))
         if not keeps(ref, answer):
             self._without.add(ref.kind)
@@ -271,7 +271,7 @@ class StatusWriter:
     async def _again(self, ref: Ref, past: _Past) -> None:
         """It has changed since the source saw it: read it, and look once more."""
         try:
-            past.document = await self._call("GET", path_of(ref))
+            past.document = essence(await self._call("GET", path_of(ref)))
         except CallError as error:
             await self._failed(ref, past, error)
             return
