@@ -264,9 +264,17 @@ class Provisioner:
         self._look_at = self._clock() + LOOK_SECONDS * _random.uniform(0.9, 1.1)
         for target, wanted in list(self._wanted.items()):
             if self._wanted.get(target) == wanted:
-                self._compare(target, wanted, found, trust=first)
+                self._compared(target, wanted, found, trust=first)
             await asyncio.sleep(0)  # a millisecond each
         self._mark(self._unwanted(found.values()))
+
+    def _compared(
+        self, target: Ref, wanted: Wanted, found: Mapping[tuple[str, str, str], Found], *, trust: bool
+    ) -> None:
+        try:
+            self._compare(target, wanted, found, trust=trust)
+        except Exception as error:  # noqa: BLE001 - any fault, so that it harms one gateway; it is told
+            self._failed(target, error)
 
     def _compare(
         self, target: Ref, wanted: Wanted, found: Mapping[tuple[str, str, str], Found], *, trust: bool

@@ -1,0 +1,141 @@
+"""Provisioning where the apiserver is a dictionary: what a real one is not needed for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from bootstrap.address import Address
+from bootstrap.manifests import Deploying, Owner
+from tests.support.wait import wait_until
+from translator.objects.ref import Origin, Ref
+from translator.plan import GatewayPlan
+from xdserve.kube import provision
+from xdserve.kube.calls import CallError
+from xdserve.kube.parts import KINDS
+from xdserve.kube.provision import Provisioner
+from xdserve.kube.wanted import Wanted
+
+DEPLOYING = Deploying(xds_address=Address("xdserve.system.svc", 18000), ca="the authorities")
+
+
+class Apiserver:
+    """Takes what is applied, and gives lists in pages of two."""
+
+    def __init__(self):
+        self.objects = {}
+        self.asked = []
+        self.fails = None
+
+    async def __call__(self, method, path, body=None, *, query=None, **rest):
+        self.asked.append((method, path))
+        if self.fails and method != "GET":
+            raise self.fails
+        if method == "PATCH":
+            self.objects[path] = body | {"metadata": body["metadata"] | {"uid": path}}
+        elif method == "DELETE":
+            del self.objects[path]
+        elif "labelSelector" in (query or {}):
+            return self._page(path, int(query.get("continue") or 0))
+        elif path not in self.objects:
+            raise CallError(404, "not found")
+        return self.objects.get(path, {})
+
+    def _page(self, path, at):
+        prefix, _, plural = path.rpartition("/")
+        found = [one for key, one in self.objects.items() if key.startswith(prefix) and f"/{plural}/" in key]
+        more = str(at + 2) if at + 2 < len(found) else ""
+        return {"items": found[at : at + 2], "metadata": {"continue": more}}
+
+
+class Always:
+    held = True
+
+    async def changes(self):
+        yield True
+        await asyncio.Event().wait()
+
+
+def target(name):
+    ref = Ref("serving.kserve.io", "InferenceService", "models", name)
+    plan = GatewayPlan(f"models/{name}", "0.0.0.0", 8080, 0, Origin(ref, "metadata.name"))
+    return ref, Wanted(Owner(ref, "v1beta1", name), plan)
+
+
+@pytest.fixture
+def apiserver():
+    return Apiserver()
+
+
+@pytest.fixture
+async def start(apiserver):
+    tasks = []
+
+    def begin(*targets, **more):
+        made = Provisioner(apiserver, DEPLOYING, Always(), readable=lambda _: True, **more)
+        for ref, wanted in targets:
+            made.want(ref, wanted)
+        tasks.append(asyncio.create_task(made.run()))
+        return made
+
+    yield begin
+    for task in tasks:
+        assert not task.done()
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_fault_of_ours_harms_one_gateway(apiserver, start, caplog):
+    good, (ref, wanted) = target("good"), target("bad")
+    made = start((ref, wanted._replace(gateway=replace(wanted.gateway, port="not a number"))))
+    await wait_until(lambda: made.errors)
+    assert made.errors == {ref: "internal error (TypeError)"}
+    made.want(*good)
+    await wait_until(lambda: len(apiserver.objects) == len(KINDS))
+    assert good[0] not in made.errors
+
+
+async def test_lists_of_many_pages_are_read_to_their_end(apiserver, start):
+    targets = [target(f"iris-{number}") for number in range(5)]
+    first = start(*targets)
+    await wait_until(lambda: len(apiserver.objects) == 5 * len(KINDS))
+    assert first.requests["apply"] == 5 * len(KINDS)
+    second = start(*targets)
+    await wait_until(lambda: second.requests["list"] == 3 * 4)
+    await wait_until(lambda: len(second._applied) == 5 and not len(second._schedule))
+    assert set(second.requests) == {"list"}
+
+
+async def test_back_off_grows_and_listens_to_the_apiserver(apiserver, start, monkeypatch):
+    waits = []
+    monkeypatch.setattr(provision.Schedule, "later", lambda _, thing, at: waits.append(at))
+    ref, wanted = target("iris")
+    time = [0.0]
+    made = start(clock=lambda: time[0])
+    await wait_until(lambda: made.requests["list"] == 4)
+    apiserver.fails = CallError(429, "slow down", retry_after=100.0)
+    for number in range(4):
+        made.want(ref, wanted._replace(gateway=replace(wanted.gateway, port=8081 + number)))
+        time[0] += 1
+        made._woken.set()
+        await wait_until(lambda seen=number: len(waits) > seen)
+        apiserver.fails = CallError(500, "oh")
+    first, *rest = (at - begun for at, begun in zip(waits, (1, 2, 3, 4), strict=True))
+    assert first == 100
+    assert [expected * 0.8 <= wait <= expected * 1.2 for expected, wait in zip((2, 4, 8), rest, strict=True)]
+    assert rest[0] < rest[1] < rest[2]
+    assert "Deployment" not in made.errors[ref]
+
+
+async def test_every_replica_knows_whose_pods_have_an_account(apiserver):
+    made = Provisioner(apiserver, DEPLOYING, Always(), readable=lambda _: True)
+    ref, wanted = target("iris")
+    assert made.gateway_of("models", "iris-gateway") is None
+    made.want(ref, wanted)
+    assert made.gateway_of("models", "iris-gateway") == "models/iris"
+    assert made.gateway_of("others", "iris-gateway") is None
+    assert made.gateway_of("models", "iris") is None
+    made.want(ref, None)
+    assert made.gateway_of("models", "iris-gateway") is None
