@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,8 +16,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
+import aiohttp
 import yaml
+from aiohttp.connector import AddrInfoType
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from kubernetes.aio.config import ConfigException, load_kube_config
@@ -27,8 +31,9 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its ServiceAccount's token and the apiserver's authority."""
 
 REREAD = 60.0  # seconds: a token is replaced when a fifth of its life is left, which is minutes at least
-CLOSING_TURNS = 3
-"""Turns of the loop in which connections that were cut off close their sockets."""
+FAREWELL_SECONDS = 1.0
+KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+"""A peer that is gone without a word is noticed after half a minute."""
 
 _USER_AGENT = "xdserve"
 _UNAUTHORIZED = 401
@@ -107,6 +112,26 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+class _Connections(RESTClientObject):
+    """The library's connections, on sockets that notice a dead peer and that are known until they are closed."""
+
+    def __init__(self, configuration: Configuration, sockets: WeakSet[socket.socket]) -> None:
+        super().__init__(configuration)
+        self._sockets = sockets
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=self._socket)
+
+    def _socket(self, address: AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._sockets.add(made)
+        return made
+
+
 class Client(ApiClient):
     """The client of `kubernetes.aio` that every part of the program uses: raw requests and its typed APIs alike.
 
@@ -123,6 +148,8 @@ class Client(ApiClient):
         self._read_at = now()
         self._reading = asyncio.Lock()
         self._former: list[RESTClientObject] = []
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self.rest_client = _Connections(configuration, self._sockets)
         cast(_Hooked, configuration).refresh_api_key_hook = self._refresh
         self._trust = _trust(configuration)
         self._is_rotated = _is_rotated(place)
@@ -163,8 +190,11 @@ class Client(ApiClient):
         """End all connections."""
         for former in [*self._former, self.rest_client]:
             await former.close()
-        for _ in range(CLOSING_TURNS):
-            await asyncio.sleep(0)
+        # To say farewell over TLS takes a moment, in which aiohttp knows these connections no more.
+        for _ in range(100):
+            if all(one.fileno() == -1 for one in self._sockets):
+                break
+            await asyncio.sleep(FAREWELL_SECONDS / 100)
 
     async def _refresh(self, _: Configuration) -> None:
         """Called by the library before each request."""
@@ -181,7 +211,7 @@ class Client(ApiClient):
             self._former.append(self.rest_client)
             for name in ("host", "ssl_ca_cert", "cert_file", "key_file", "verify_ssl", "tls_server_name", "proxy"):
                 setattr(self.configuration, name, getattr(found, name))
-            self.rest_client = RESTClientObject(self.configuration)
+            self.rest_client = _Connections(self.configuration, self._sockets)
         self.configuration.api_key = found.api_key
 
 
