@@ -31,7 +31,7 @@ class SotwSubStream(SubStream):
         self._replaced: dict[str, dict[str, Resource | None]] = {}
         """By nonce in flight: what the client had of the names before."""
         self._unsure: set[str] = set()
-        """Names that the client may have taken of a response that it refused, though it is told another version."""
+        """Names of which the client may have another version than it is told: it refused part of a response, or may."""
         self._legacy = False
         """Whether the wildcard came of a request without names."""
 
@@ -101,6 +101,7 @@ class SotwSubStream(SubStream):
         if self.whole:
             # It lists again what is in flight: a refusal may mean that.
             self.flights[-1].partial = len(self.flights) > 1
+            self._unsure.update(name for flight in self.flights[:-1] for name in flight.versions)
             self._replaced[nonce] = {name: self._carried.get(name) for name in [*(made.name for made in put), *gone]}
             self._carried.update((made.name, made) for made in put)
             for name in gone:
