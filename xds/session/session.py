@@ -91,7 +91,7 @@ class Session:
         self._substreams: dict[ResourceType, SubStream] = {}
         for type_ in GATED:
             self._substream(type_)
-        self._gates = Gates(scope, self._substreams, terms.linger, terms.patience)
+        self._gates = Gates(scope, self._substreams, terms, aggregated=len(types) > 1)
 
     # -- Requests ----------------------------------------------------------------------------------------------
 
