@@ -79,7 +79,7 @@ class TestDraining:
     async def test_who_says_nothing_is_ended_too(self, start):
         rig = await start()
         client = rig.client()
-        await until(lambda: rig.server.arriving == 1)
+        await until(lambda: rig.arriving == 1)
         async with asyncio.timeout(5):
             await rig.server.stop(60)
         assert await client.end() == GOING
@@ -98,7 +98,7 @@ class TestDraining:
     async def test_load_reports_end_too(self, start):
         rig = await start()
         client = rig.client(f"/{SERVICE}/{METHOD}")
-        await until(lambda: rig.server.arriving == 1)
+        await until(lambda: rig.arriving == 1)
         await rig.server.stop(10)
         assert await client.end() == GOING
 

@@ -147,7 +147,7 @@ class TestAnAuthenticator:
 
         rig = await start(authenticator=Never())
         client = rig.client()
-        await until(lambda: rig.server.arriving == 1)
+        await until(lambda: rig.arriving == 1)
         await rig.server.stop(10)
         assert await client.end() == (grpc.StatusCode.UNAVAILABLE, "this server is going down")
 
