@@ -77,7 +77,7 @@ class Metrics:
         self.errors = self._gauge("errors", "Findings present now: what /debug/errors lists")
         self.refused_resources = self._gauge(
             "refused_resources",
-            "Resources whose present version is not served: what /debug/rejections lists",
+            "Resources of which Envoys refuse the present version: what /debug/rejections lists",
             type=TYPES,
         )
 
