@@ -29,7 +29,8 @@ class Limits:
         first_request: until a new stream has said what it wants.
         identify: until it is known who its client is.
         write: until a client has taken a response; it is cut off then, with its connection.
-        admission_rate: new streams a second, and so many at once after a pause; never how many there may be.
+        admission_rate: new streams a second, and so many at once after a pause; never how many there may be. As many
+            of load reports beside them, and as many that fail to say who they are.
         connection_age: after which a stream is moved to a new connection, a tenth more or less; 0: never.
     """
 

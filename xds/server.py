@@ -222,6 +222,14 @@ class Server:
                 known.forget()
             self._release(known)
 
+    def retry(self, gateway: str) -> int:
+        """Try again what Envoys of a gateway refused, for what was at fault may be mended; how much that was."""
+        known = self._gateways.get(gateway)
+        if known is None:
+            return 0
+        with self._watched(known):
+            return known.retry()
+
     def scope(self, gateway: str) -> Scope | None:
         """What a gateway is to have, to be read only."""
         known = self._gateways.get(gateway)
@@ -317,7 +325,7 @@ class Server:
             self._calls.discard(call)
 
     async def _serve(self, method: Method, call: Call) -> None:
-        gateway_of = await self._entrance.admit(call)
+        gateway_of = await self._entrance.admit(call, reports=isinstance(method, LoadReporting))
         if isinstance(method, LoadReporting):
             await self._report(call, gateway_of)
         elif stream := self._stream(method, call, gateway_of, await call.first()):
