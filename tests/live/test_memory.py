@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -119,6 +120,21 @@ async def test_a_refused_edit_is_still_refused_after_a_restart_and_the_good_one_
             return not await refused(serve)
 
         await wait_until(forgiven, 20, "the refusal to be over")
+
+
+async def test_what_was_refused_is_sent_once_more_on_request(serve):
+    good = await spoiled(serve)
+    async with envoy(serve) as newcomer:
+        found, response = await routes(newcomer)
+        assert found == good
+        await newcomer.ack(response)
+        url = f"http://127.0.0.1:{serve.admin}/debug/retry?gateway={IRIS}"
+        async with aiohttp.ClientSession() as session, session.post(url) as answer:
+            assert await answer.json() == {"retried": 1}
+        found, response = await routes(newcomer)
+        assert found != good
+        await newcomer.ack(response)
+        assert await refused(serve) == []
 
 
 async def test_without_a_memory_it_is_tried_again(serve):
