@@ -271,11 +271,22 @@ class Rest:
         if self.envoy.withholds_first():
             return
         for type_ in TYPES:
-            for name in self.names(type_):
-                self._same(type_, name)
-            self._left_over(type_)
+            if not self._kept_as_it_is(type_):
+                for name in self.names(type_):
+                    self._same(type_, name)
+                self._left_over(type_)
         for type_, name in self.envoy.awaited:
             self._answered(type_, name)
+
+    def _kept_as_it_is(self, type_):
+        """Nobody can judge what it has of an earlier stream, and all there is would take it away."""
+        session = self.seat.session
+        return session._would_empty(session._substream(type_))
+
+    def _refuses(self, type_, name, served):
+        """It refused what another Envoy has, and nothing else is good."""
+        told = self.life.told.get((self.envoy.node_id, type_, name, served.version))
+        return told is True or served.version in self.envoy.refused.get((type_, name), ())
 
     @property
     def envoy(self) -> ModelEnvoy:
@@ -289,7 +300,7 @@ class Rest:
     def _same(self, type_, name):
         served, wanted = self.life.scope.get(type_, name), self.life.scope.wanted(type_, name)
         has = self.envoy.versions(type_).get(name)
-        if served is None or has == served.version:
+        if served is None or has == served.version or self._refuses(type_, name, served):
             return
         took = wanted is not None and has == wanted.version
         if type_ is CLUSTER and self.envoy.warming and (type_, name, served.version) in self.seat.session.unanswered():
@@ -300,7 +311,11 @@ class Rest:
 
     def _held_back(self, type_, served):
         """A route to a cluster that cannot warm, or of which the server cannot know that it is warm."""
-        return type_ is ROUTE and any(map(self._cold, served.uses))
+        return type_ is ROUTE and any(self._cold(name) or self._lacks(name) for name in served.uses)
+
+    def _lacks(self, cluster):
+        served = self.life.scope.get(CLUSTER, cluster)
+        return served is not None and self._refuses(CLUSTER, cluster, served)
 
     def _cold(self, cluster):
         held = self.envoy.held[CLUSTER].get(cluster)
@@ -330,9 +345,12 @@ class Rest:
         if type_ is CLUSTER and self.envoy.warming:
             return  # it cannot ask yet
         if served is None:
-            silent = self.envoy.variant is Variant.SOTW and type_ is not ENDPOINT
             wanted = self.life.scope.wanted(type_, name) is not None
+            silent = self.envoy.variant is Variant.SOTW and (wanted or type_ is not ENDPOINT)
             waits = name in self.envoy.held[type_] and (wanted or self._needed(type_, name))
             assert silent or waits, f"{self.envoy.node_id}: {type_.short} {name} is not there, and nobody said so"
         else:
-            assert self._held_back(type_, served), f"{self.envoy.node_id}: {type_.short} {name} was never answered"
+            held_back = self._held_back(type_, served) or self._refuses(type_, name, served)
+            assert held_back or self._kept_as_it_is(type_), (
+                f"{self.envoy.node_id}: {type_.short} {name} was never answered"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.session.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, Client, make
 from xds.session.gates import DOUBT
-from xds.session.session import MOST_FLIGHTS
+from xds.session.substream import MOST_FLIGHTS
 
 
 def what(responses):

@@ -24,8 +24,8 @@ class SotwSubStream(SubStream):
 
     TABLE: ClassVar[Table] = SOTW
 
-    def __init__(self, type_: ResourceType) -> None:
-        super().__init__(type_)
+    def __init__(self, type_: ResourceType, refusals: dict[str, str]) -> None:
+        super().__init__(type_, refusals)
         self._carried: dict[str, Resource] = {}
         """What the client is to have, of a type whose responses list all of it."""
         self._replaced: dict[str, dict[str, Resource | None]] = {}
@@ -137,6 +137,11 @@ class SotwSubStream(SubStream):
         later = self.flights[1:]
         return any(flight.nonce == ask.nonce and flight.version == ask.version for flight in later)
 
+    def _merge(self) -> None:
+        first, second = (self._replaced.pop(flight.nonce, {}) for flight in self.flights[:2])
+        self._replaced[self.flights[1].nonce] = second | first
+        super()._merge()
+
     def _land(self, nonce: str) -> Flight:
         flight = super()._land(nonce)
         self._replaced.pop(nonce, None)
@@ -146,6 +151,8 @@ class SotwSubStream(SubStream):
         """The client refused a response: of the names that were new in it, it has what it had before."""
         replaced = self._replaced.get(nonce, {})
         flight = super().reject(nonce)
+        # Nothing of it may have been taken: all there is, without what was refused, is to be said again.
+        self.owed = self.owed or (self.whole and bool(flight.versions))
         self._unsure.update(replaced)
         for name, before in replaced.items():
             if later := next((others for others in self._replaced.values() if name in others), None):

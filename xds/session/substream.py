@@ -20,6 +20,9 @@ _NONE: frozenset[str] = frozenset()
 ABSENT = ""
 """The version of a name that the client was told does not exist."""
 
+MOST_FLIGHTS = 16
+"""Responses of one type that wait for their answers, each told apart from the others."""
+
 
 @dataclass(slots=True)
 class Flight:
@@ -54,13 +57,13 @@ class SubStream:
     """
 
     __slots__ = (
-        "acknowledged", "coalesced", "dirty", "flights", "forced", "holdings", "last_nonce", "names", "owed", "resumed",
-        "sent", "state", "type", "wildcard",
+        "acknowledged", "coalesced", "dirty", "flights", "forced", "holdings", "last_nonce", "names", "owed",
+        "refusals", "resumed", "sent", "state", "type", "urgent", "wildcard",
     )  # fmt: skip
 
     TABLE: ClassVar[Table] = DELTA
 
-    def __init__(self, type_: ResourceType) -> None:
+    def __init__(self, type_: ResourceType, refusals: dict[str, str]) -> None:
         self.type = type_
         self.state = State.UNASKED
         self.wildcard = False
@@ -80,6 +83,10 @@ class SubStream:
         self.flights: list[Flight] = []
         """Responses that wait for their answer, the oldest first; more than one only where one had to overtake."""
         self.last_nonce = ""
+        self.refusals = refusals
+        """The version of each name that the client refused last, or may have refused; also on streams before."""
+        self.urgent: AbstractSet[str] = _NONE
+        """Names of which the client refused a version: what takes it back waits for no other answer."""
 
     @property
     def whole(self) -> bool:
@@ -203,6 +210,7 @@ class SubStream:
         for name in names:
             self.sent.pop(name, None)
             self.acknowledged.pop(name, None)
+            self.refusals.pop(name, None)
             self.holdings.drop(name)
             self.settle(name)
             for flight in self.flights:
@@ -221,10 +229,15 @@ class SubStream:
         """Nothing is to be sent for the name."""
         self.dirty = _without(self.dirty, name)
         self.forced = _without(self.forced, name)
+        self.urgent = _without(self.urgent, name)
 
     def due(self, name: str, version: str) -> bool:
         """Whether the version is to be sent: the client was sent another one, or asks for it once more."""
         return name in self.forced or self.sent.get(name) != version
+
+    def refused(self, name: str, version: str) -> bool:
+        """Whether the client refused a response with this version of the name last."""
+        return self.refusals.get(name) == version
 
     def absence(self, name: str) -> Resource | None:  # noqa: ARG002 - delta says it without a resource
         """The resource that tells the client of a name that there is none, where the protocol has no word for it."""
@@ -237,6 +250,8 @@ class SubStream:
         self.last_nonce = nonce
         flight = Flight(nonce, now)
         self.flights.append(flight)
+        if len(self.flights) > MOST_FLIGHTS:
+            self._merge()
         for resource in put:
             flight.versions[resource.name] = self.sent[resource.name] = resource.version
             self.holdings.add(resource.name, resource.version, resource.uses)
@@ -246,6 +261,15 @@ class SubStream:
             self.acknowledged.pop(name, None)
             self._told_absent(name)
             self.settle(name)
+
+    def _merge(self) -> None:
+        """Let the second response that waits stand for the first too: clients answer in order."""
+        first, second = self.flights[0], self.flights[1]
+        for name, version in first.versions.items():
+            if not second.mentions(name):
+                second.versions[name] = version
+        second.removed |= {name for name in first.removed if not second.mentions(name)}
+        del self.flights[0]
 
     def _told_absent(self, name: str) -> None:
         """Remember it for names asked for; of the others nothing is kept, or old names would heap up."""
@@ -270,6 +294,8 @@ class SubStream:
         for name, version in flight.versions.items():
             if not any(name in later.removed for later in self.flights):
                 self.acknowledged[name] = version
+            if self.refusals.get(name) == version:
+                del self.refusals[name]
             if not self.flying(name):
                 self.holdings.settle(name, version)
         for name in flight.removed:
@@ -288,6 +314,7 @@ class SubStream:
             if not self.flying(name):
                 self.sent.pop(name, None)
                 self.mark(name)
+                self.urgent = _with(self.urgent, name)
         return flight
 
     def _land(self, nonce: str) -> Flight:
