@@ -308,10 +308,13 @@ class Server:
         """One call, from its first word to its status."""
         call = Call(context, self._limits, self._cutter)
         self._calls.add(call)
+        pace = Pace(self._clock)
         try:
-            await self._serve(method, call)
+            await self._serve(method, call, pace)
         except ProtocolError as error:
+            pace.done()
             self._observer.refused(call.peer, error.status, error.message)
+            await asyncio.sleep(pace.rest)
             await call.close(error.status, error.message)
         except Ended as ended:
             await call.close(ended.status, ended.message)
@@ -324,15 +327,15 @@ class Server:
             call.finish()
             self._calls.discard(call)
 
-    async def _serve(self, method: Method, call: Call) -> None:
+    async def _serve(self, method: Method, call: Call, pace: Pace) -> None:
         gateway_of = await self._entrance.admit(call, reports=isinstance(method, LoadReporting))
         if isinstance(method, LoadReporting):
-            await self._report(call, gateway_of)
-        elif stream := self._stream(method, call, gateway_of, await call.first()):
+            await self._report(call, gateway_of, pace)
+        elif stream := self._stream(method, call, gateway_of, pace, await call.first()):
             await self._discover(call, stream)
 
     def _stream(
-        self, method: Discovery, call: Call, gateway_of: Callable[[Node | None], str], first: bytes | None
+        self, method: Discovery, call: Call, gateway_of: Callable[[Node | None], str], pace: Pace, first: bytes | None
     ) -> Stream | None:
         """The stream that a first message asks for; none without one.
 
@@ -340,7 +343,7 @@ class Server:
         """
         if first is None:
             return None
-        pace = Pace(self._clock)
+        pace.begin()
         request = decoded(method.request, first)
         gateway = self._gateway(gateway_of(request.node))
         info = self._info(method, call, gateway, request.node or Node())
@@ -364,11 +367,11 @@ class Server:
             self._release(gateway)
             self._observer.closed(info)
 
-    async def _report(self, call: Call, gateway_of: Callable[[Node | None], str]) -> None:
+    async def _report(self, call: Call, gateway_of: Callable[[Node | None], str], pace: Pace) -> None:
         first = await call.first()
         if first is None:
             return
-        pace = Pace(self._clock)
+        pace.begin()
         try:
             gateway = gateway_of(node_of(first))
         except DecodeError as error:

@@ -50,17 +50,18 @@ class Pace:
     """Lets a stream rest after each request as long as the request took, so that it has half of the event loop at most.
 
     What is read of a client is bounded, but a bound that lets large Envoys in is a good part of a second, in which no
-    other stream is served. One stream after another would be the same; but new streams come at a rate.
+    other stream is served. A stream that is refused for a request rests before it is told: its client would come again
+    at once.
 
     Args:
-        clock: seconds, monotonic. The first request is begun with now.
+        clock: seconds, monotonic.
     """
 
     __slots__ = ("_clock", "_since", "rest")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since = clock()
+        self._since: float | None = None
         self.rest = 0.0
         """Seconds until the next request is to be read."""
 
@@ -70,7 +71,8 @@ class Pace:
 
     def done(self) -> None:
         """It was dealt with."""
-        took = self._clock() - self._since
+        took = 0.0 if self._since is None else self._clock() - self._since
+        self._since = None
         self.rest = min(took, LONGEST_REST) if took > SHORT else 0.0
 
 

@@ -12,7 +12,7 @@ from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DiscoveryRequest
 from xds.services import SERVICES, Discovery
 from xds.session import Acknowledged, UnknownType, Variant
-from xds.streams import LONGEST_TEXT, UNKNOWN_TYPES, Pace
+from xds.streams import LONGEST_TEXT, UNKNOWN_TYPES, Pace, decoded
 from xds.types import ResourceType
 from xds.wire import encode
 
@@ -228,6 +228,27 @@ class TestPace:
         for number in range(5):
             await client.say(f"type.googleapis.com/later-{number}")
         await until(lambda: len(told(slow)) == 6)
+
+    @pytest.mark.parametrize("late", [False, True])
+    async def test_a_refusal_waits_too(self, start, monkeypatch, late):
+        now = 0.0
+        rig = await start(clock=lambda: now)
+
+        def slowly(kind, data):
+            nonlocal now
+            if data == b"\xff":
+                now += 60
+            return decoded(kind, data)
+
+        monkeypatch.setattr("xds.server.decoded", slowly)
+        monkeypatch.setattr("xds.streams.decoded", slowly)
+        other, client = await rig.connected(), await rig.connected() if late else rig.client()
+        await client.raw(b"\xff")
+        await until(lambda: rig.record.refusals == {"INVALID_ARGUMENT": 1})
+        for number in range(20):
+            rig.server.publish(GATEWAY, [make(CLUSTER, "b", number)])
+            await other.ack(await other.get())
+        assert not client.call.done()
 
     def test_it_is_as_long_as_the_work(self):
         now = 0.0
