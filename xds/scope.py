@@ -199,7 +199,7 @@ class Scope:
         for key in [key for key in before if key[0] is not ResourceType.ROUTE]:
             self._decide(key, before)
         if withheld != self._withheld or any(self._retired.get(key) for key in before):
-            routes = [(ResourceType.ROUTE, name) for name in self._wanted[ResourceType.ROUTE]]
+            routes += [(ResourceType.ROUTE, name) for name in self._wanted[ResourceType.ROUTE]]
         for key in routes:
             self._decide(key, before)
         for key in self._retired:
