@@ -108,7 +108,7 @@ class Gateway:
         """What an earlier server knew that this Envoy refuses."""
         refusals: Refusals = {}
         for type_, name, version in self.scope.refused_by(node_id):
-            refusals.setdefault(type_, {})[name] = version
+            refusals.setdefault(type_, {}).setdefault(name, {})[version] = True
         return refusals
 
     def receive(self, number: int, request: Request, now: float) -> list[Event]:
@@ -179,13 +179,14 @@ class Gateway:
         def has(name: str, version: str) -> bool:
             return member.session.acknowledged(type_, name) == version
 
-        found = blame(event.versions, event.message, has, named=named, partial=event.partial)
+        found = blame(event.versions, event.message, has, named=named, partial=event.partial, listed=event.listed)
+        versions = {**event.listed, **event.versions}
         for name in found.culprits:
-            refusal = Refusal(version=event.versions[name], code=event.code, message=event.message, node=member.node_id)
+            refusal = Refusal(version=versions[name], code=event.code, message=event.message, node=member.node_id)
             self._tell(self.scope.refuse(type_, name, refusal))
         self.scope.suspect(type_, found.suspects)
-        told = {name: event.versions[name] for name in (*found.culprits, *found.suspects)}
-        member.session.refusals.setdefault(type_, {}).update(told)
+        for name in (*found.culprits, *found.suspects):
+            member.session.note_refusal(type_, name, versions[name], sure=name in found.culprits)
         self._refusals[member.node_id] = member.session.refusals
         while len(self._refusals) > _MOST_REFUSERS:
             del self._refusals[next(iter(self._refusals))]

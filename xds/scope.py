@@ -365,6 +365,11 @@ class Scope:
         known = self._good[type_].get(name, ())
         return any(found.version == version for found in known) or (taken is not None and taken.version == version)
 
+    def known(self, type_: ResourceType, name: str, version: str) -> Resource | None:
+        """That version of the name, if it is wanted or good."""
+        candidates = (self._wanted[type_].get(name), *self._good[type_].get(name, ()))
+        return next((found for found in candidates if found and found.version == version), None)
+
     def withholds(self, type_: ResourceType) -> bool:
         """Whether something of the type is wanted and cannot be served in any version."""
         return any(

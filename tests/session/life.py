@@ -129,12 +129,21 @@ class Life:
             self.memories.clear()
             self.told.clear()
         self.publish()
+        self._forget_who_agreed()
         after = {key: self.scope.get(*key) for key in self.known_keys()}
         for seat in self.seats:
             seat.session = None
             self.connect(seat)
         other = {key for key in before if before[key] != after[key]}
         assert not remembers or not other, f"otherwise served after a restart: {other}"
+
+    def _forget_who_agreed(self):
+        """Who refused a version after another had is not remembered: it may be asked once more."""
+        for node_id, type_, name, version in list(self.told):
+            served = self.scope.get(type_, name)
+            first = (type_, name, version) in self.scope.refused_by(node_id)
+            if served is not None and served.version == version and not first:
+                del self.told[node_id, type_, name, version]
 
     def keep_memory(self):
         for key in self.scope.drain():
@@ -161,6 +170,7 @@ class Life:
         for name, version in versions.items():
             wanted = self.scope.wanted(refused.type, name)
             current = wanted is not None and wanted.version == version
+            exact = exact or (len(flown) == 1 and not any(one.partial for one in flights if one.nonce == refused.nonce))
             known = current or self.scope.has_been_good(refused.type, name, version)
             if known and flown.get(name) == version:
                 key = (seat.envoy.node_id, refused.type, name, version)
@@ -180,7 +190,8 @@ class Life:
         for name, version in entries:
             told = self.told.get((seat.envoy.node_id, response.type, name, version))
             follows = response.type is ENDPOINT  # its cluster comes again, and silence would keep that from warming
-            assert told is not True or follows, f"{response.type.short} {name} was refused and comes again"
+            asked = (response.type, name) in seat.envoy.awaited
+            assert told is not True or follows or asked, f"{response.type.short} {name} was refused and comes again"
             whole = seat.envoy.variant is Variant.SOTW and response.type.full_state
             assert told is not False or len(entries) == 1 or whole, f"{name} is suspect and does not come alone"
 
@@ -312,7 +323,8 @@ class Rest:
 
     def _held_back(self, type_, served):
         """A route to a cluster that cannot warm, or of which the server cannot know that it is warm."""
-        return type_ is ROUTE and any(self._cold(name) or self._lacks(name) for name in served.uses)
+        waits = self._kept_as_it_is(CLUSTER) or any(self._cold(name) or self._lacks(name) for name in served.uses)
+        return type_ is ROUTE and waits
 
     def _lacks(self, cluster):
         served = self.life.scope.get(CLUSTER, cluster)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -14,13 +14,14 @@ class Blame(NamedTuple):
     suspects: list[str]
 
 
-def blame(
+def blame(  # noqa: PLR0913 - all that is known of a refusal
     versions: Mapping[str, str],
     message: str,
     has: Callable[[str, str], bool],
     *,
     named: bool = True,
     partial: bool = False,
+    listed: Iterable[str] = (),
 ) -> Blame:
     """Find out whom the words mean.
 
@@ -34,10 +35,12 @@ def blame(
         has: whether the client has acknowledged this version of the name before.
         named: whether the client names what it refuses of the type.
         partial: whether the response put more than is told here: then one that is alone may be innocent.
+        listed: all names of the response, where it lists more than what it puts.
     """
     new = [name for name, version in versions.items() if not has(name, version)]
     among = new or list(versions)
-    culprits = (_named(new, message) or _named(list(versions), message)) if named else []
+    groups = (new, list(versions), list(listed)) if named else ()
+    culprits = next(filter(None, (_named(names, message) for names in groups)), [])
     if not culprits and len(among) == 1 and not partial:
         culprits = among
     return Blame(culprits, [] if culprits else among)

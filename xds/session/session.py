@@ -23,14 +23,17 @@ from xds.session.events import (
 from xds.session.gates import GATED, Gates
 from xds.session.requests import LONGEST_NAME, MOST_NAMES, Ask, Request, ask
 from xds.session.sotw import SotwSubStream
-from xds.session.substream import ABSENT, WILDCARD, Flight, SubStream
+from xds.session.substream import ABSENT, WILDCARD, Flight, OfNames, SubStream
 from xds.session.table import Action, Signal, State
 from xds.session.terms import Terms
 from xds.types import REMOVE_ORDER, SEND_ORDER, ResourceType
 from xds.wire.resource import Resource
 
-Refusals = dict[ResourceType, dict[str, str]]
-"""By type and name, the version that a client refused last, or may have refused: one of several was."""
+Refusals = dict[ResourceType, OfNames]
+"""What a client refused, by type."""
+
+REFUSALS_KEPT = 8
+"""Refused versions of a name that are remembered of a client."""
 
 
 class Variant(StrEnum):
@@ -197,6 +200,13 @@ class Session:
             events.append(_subscribed(sub, asked, first=False))
         return events
 
+    def note_refusal(self, type_: ResourceType, name: str, version: str, *, sure: bool) -> None:
+        """Remember that the client refused a version, or that it was this one or another of the same response."""
+        versions = self.refusals.setdefault(type_, {}).setdefault(name, {})
+        versions[version] = versions.pop(version, False) or sure
+        while len(versions) > REFUSALS_KEPT:
+            del versions[next(iter(versions))]
+
     # -- Changes -----------------------------------------------------------------------------------------------
 
     def mark(self, changes: Changes) -> None:
@@ -305,7 +315,9 @@ class Session:
             resource = self._scope.get(sub.type, name)
             if resource is None:
                 self._collect_gone(sub, name, batch, now)
-            elif not sub.due(name, resource.version) or self._content(sub, resource) or self._refused(sub, resource):
+            elif not sub.due(name, resource.version):
+                sub.content(resource)
+            elif self._content(sub, resource) or self._refused(sub, resource):
                 sub.settle(name)
             elif batch.size and batch.size + len(resource.frame) > self._terms.limit and not sub.whole:
                 break
@@ -321,7 +333,7 @@ class Session:
     def _refused(self, sub: SubStream, resource: Resource) -> bool:
         """Whether the client itself refused what others have, and what is served where nothing else is good."""
         name, version = resource.name, resource.version
-        own = sub.refused(name, version) and name not in sub.forced
+        own = sub.surely_refused(name, version) and name not in sub.forced
         return own and self._scope.is_refused(sub.type, name, version)
 
     def _content(self, sub: SubStream, resource: Resource) -> bool:
@@ -452,4 +464,5 @@ def _rejected(sub: SubStream, asked: Ask, nonce: str, now: float, *, partial: bo
         code=asked.error.code if asked.error else 0,
         message=asked.error.message if asked.error else "",
         partial=partial or flight.partial,
+        listed=flight.listed,
     )

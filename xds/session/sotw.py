@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from xds.scope import Scope
 from xds.session.requests import Ask
-from xds.session.substream import WILDCARD, Flight, SubStream
+from xds.session.substream import WILDCARD, Flight, OfNames, SubStream
 from xds.session.table import SOTW, Table
 from xds.types import ResourceType
 from xds.wire.resource import Resource, empty_assignment, response, version_of
@@ -24,7 +24,7 @@ class SotwSubStream(SubStream):
 
     TABLE: ClassVar[Table] = SOTW
 
-    def __init__(self, type_: ResourceType, refusals: dict[str, str]) -> None:
+    def __init__(self, type_: ResourceType, refusals: OfNames) -> None:
         super().__init__(type_, refusals)
         self._carried: dict[str, Resource] = {}
         """What the client is to have, of a type whose responses list all of it."""
@@ -117,6 +117,8 @@ class SotwSubStream(SubStream):
         """The encoded response of what was recorded last."""
         carried = list(self._carried.values()) if self.whole else put
         version = self.flights[-1].version = version_of(carried)
+        if self.whole:
+            self.flights[-1].listed = {made.name: made.version for made in carried}
         return response(self.type, nonce, carried, version, control_plane)
 
     # -- What the client said ----------------------------------------------------------------------------------

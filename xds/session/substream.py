@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -23,6 +23,9 @@ ABSENT = ""
 MOST_FLIGHTS = 16
 """Responses of one type that wait for their answers, each told apart from the others."""
 
+OfNames = dict[str, dict[str, bool]]
+"""Versions by name that a client refused, and whether it surely did."""
+
 
 @dataclass(slots=True)
 class Flight:
@@ -38,6 +41,8 @@ class Flight:
     """Whether it puts more than is told in `versions`."""
     version: str = ""
     """The version of the whole response, in the state of the world."""
+    listed: Mapping[str, str] = field(default_factory=dict)
+    """Versions by name of all that it lists, where it lists more than what is new."""
 
     def drop(self, name: str) -> None:
         """The client does not want the name any more."""
@@ -63,7 +68,7 @@ class SubStream:
 
     TABLE: ClassVar[Table] = DELTA
 
-    def __init__(self, type_: ResourceType, refusals: dict[str, str]) -> None:
+    def __init__(self, type_: ResourceType, refusals: OfNames) -> None:
         self.type = type_
         self.state = State.UNASKED
         self.wildcard = False
@@ -84,7 +89,7 @@ class SubStream:
         """Responses that wait for their answer, the oldest first; more than one only where one had to overtake."""
         self.last_nonce = ""
         self.refusals = refusals
-        """The version of each name that the client refused last, or may have refused; also on streams before."""
+        """Versions of names that the client refused, also on streams before; False where one of several it was."""
         self.urgent: AbstractSet[str] = _NONE
         """Names of which the client refused a version: what takes it back waits for no other answer."""
 
@@ -159,15 +164,14 @@ class SubStream:
         self.forced = {name for name in self.forced if self.wants(name)} or _NONE
         for name, version in ask.initial.items():
             if self.wants(name):
-                self._resume(name, version, scope.get(self.type, name))
+                self._resume(name, version, scope.known(self.type, name, version))
 
-    def _resume(self, name: str, version: str, current: Resource | None) -> None:
+    def _resume(self, name: str, version: str, known: Resource | None) -> None:
         self.resumed = True
         self.acknowledged[name] = version
         if version != ABSENT:  # another server may give no versions
             self.sent[name] = version
-        known = current is not None and current.version == version
-        self.holdings.add(name, version, current.uses if current and known else None)
+        self.holdings.add(name, version, known.uses if known else None)
         self.dirty = _with(self.dirty, name)
 
     def honour(self, ask: Ask, scope: Scope, *, again: bool = False) -> None:  # noqa: ARG002 - only the state of the world repeats
@@ -235,9 +239,19 @@ class SubStream:
         """Whether the version is to be sent: the client was sent another one, or asks for it once more."""
         return name in self.forced or self.sent.get(name) != version
 
+    def content(self, resource: Resource) -> None:
+        """The client has what it would be sent; what that uses may not have been known when it said so."""
+        if self.holdings.guesses and self.holdings.has(resource.name, resource.version):
+            self.holdings.add(resource.name, resource.version, resource.uses)
+        self.settle(resource.name)
+
     def refused(self, name: str, version: str) -> bool:
-        """Whether the client refused a response with this version of the name last."""
-        return self.refusals.get(name) == version
+        """Whether the client refused this version of the name, or may have: one of several it was."""
+        return version in self.refusals.get(name, ())
+
+    def surely_refused(self, name: str, version: str) -> bool:
+        """Whether the client refused this version of the name."""
+        return self.refusals.get(name, {}).get(version, False)
 
     def absence(self, name: str) -> Resource | None:  # noqa: ARG002 - delta says it without a resource
         """The resource that tells the client of a name that there is none, where the protocol has no word for it."""
@@ -294,8 +308,7 @@ class SubStream:
         for name, version in flight.versions.items():
             if not any(name in later.removed for later in self.flights):
                 self.acknowledged[name] = version
-            if self.refusals.get(name) == version:
-                del self.refusals[name]
+            self.refusals.get(name, {}).pop(version, None)
             if not self.flying(name):
                 self.holdings.settle(name, version)
         for name in flight.removed:
