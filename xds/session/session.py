@@ -301,10 +301,11 @@ class Session:
         which cannot warm.
         """
         flying = [flight.versions[name] for flight in sub.flights if name in flight.versions]
-        if not flying and name not in sub.urgent:
+        taken_back = flying[-1] if flying else sub.urgent.get(name)
+        if taken_back is None:
             return False
         served = self._scope.get(sub.type, name)
-        return served is None or (self._scope.is_good(served) and [served.version] != flying[-1:])
+        return served is None or (self._scope.is_good(served) and served.version != taken_back)
 
     def _collect(self, sub: SubStream, names: Collection[str], now: float) -> _Batch:
         batch = _Batch()

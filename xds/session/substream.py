@@ -90,8 +90,8 @@ class SubStream:
         self.last_nonce = ""
         self.refusals = refusals
         """Versions of names that the client refused, also on streams before; False where one of several it was."""
-        self.urgent: AbstractSet[str] = _NONE
-        """Names of which the client refused a version: what takes it back waits for no other answer."""
+        self.urgent: dict[str, str] = {}
+        """Versions of names that were just refused: what takes one back waits for no other answer."""
 
     @property
     def whole(self) -> bool:
@@ -233,7 +233,7 @@ class SubStream:
         """Nothing is to be sent for the name."""
         self.dirty = _without(self.dirty, name)
         self.forced = _without(self.forced, name)
-        self.urgent = _without(self.urgent, name)
+        self.urgent.pop(name, None)
 
     def due(self, name: str, version: str) -> bool:
         """Whether the version is to be sent: the client was sent another one, or asks for it once more."""
@@ -327,7 +327,7 @@ class SubStream:
             if not self.flying(name):
                 self.sent.pop(name, None)
                 self.mark(name)
-                self.urgent = _with(self.urgent, name)
+                self.urgent[name] = flight.versions.get(name, ABSENT)
         return flight
 
     def _land(self, nonce: str) -> Flight:
