@@ -224,8 +224,7 @@ class Scope:
         good = [found for found in self._good[key[0]].get(key[1], ()) if all(map(self._has_cluster, found.uses))]
         yield from (found for found in good if self._fit(key, found))
         # What one Envoy has and another refused is better than nothing: the fault may be the other's own.
-        taken = self._taken.get(key)
-        disputed = [wanted, *good] if taken and taken.version == wanted.version else good
+        disputed = [wanted, *good] if self.is_good(wanted) else good
         yield from (found for found in disputed if found.uses.isdisjoint(self._withheld))
 
     def _fit(self, key: Key, resource: Resource) -> bool:

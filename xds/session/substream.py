@@ -303,8 +303,14 @@ class SubStream:
     # -- What the client said ----------------------------------------------------------------------------------
 
     def acknowledge(self, nonce: str) -> Flight:
-        """The client took a response."""
+        """The client took a response. What one before it said of the same names is out of date, answered or not."""
+        earlier = (
+            self.flights[: [flight.nonce for flight in self.flights].index(nonce)] if len(self.flights) > 1 else ()
+        )
         flight = self._land(nonce)
+        for other in earlier:
+            for name in (*flight.versions, *flight.removed):
+                other.drop(name)
         for name, version in flight.versions.items():
             if not any(name in later.removed for later in self.flights):
                 self.acknowledged[name] = version
