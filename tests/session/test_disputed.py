@@ -153,3 +153,19 @@ def test_what_was_refused_can_be_tried_again():
     assert client.gateway.rejections() == ()
     assert client.get()[0].versions == {"http": WANTED.version}
     assert client.gateway.retry() == 0
+
+
+def test_what_is_tried_alone_takes_nothing_away_from_who_came_with_more():
+    """A refusal that names nobody, of the first answer: to leave the others out would remove them."""
+    good = [make(CLUSTER, name) for name in "ab"]
+    client = SotwClient(*good)
+    client.publish(make(CLUSTER, "c", 1))
+    client.say(CLUSTER, version="of an earlier server")
+    [first] = client.get()
+    assert first.names == ["a", "b", "c"]
+    assert client.nack(first, "constraint validation failed") == []
+    assert "to be mended" in client.view(CLUSTER).waiting["a"]
+    client.publish(make(CLUSTER, "c", 2))
+    [again] = client.get()
+    assert again.names == ["a", "b", "c"]
+    assert client.ack(again) == []

@@ -213,6 +213,8 @@ class Session:
         """The scope changed; costs as much as changed."""
         for type_, names in changes.items():
             if sub := self._substreams.get(type_):
+                if self._unknown(sub):
+                    sub.refusals.clear()  # something is another: all there is can be tried again
                 sub.coalesced += len(sub.dirty & names)
                 for name in names:
                     sub.mark(name)
@@ -272,13 +274,16 @@ class Session:
                     events.append(Overdue(type=sub.type, nonce=flight.nonce, names=names, seconds=seconds))
         return events
 
-    def _would_empty(self, sub: SubStream) -> bool:
-        """Whether to list all there is would take away what the client has of an earlier stream, and nobody may judge.
+    def _unknown(self, sub: SubStream) -> bool:
+        """Whether to list all there is may take away what the client has of an earlier stream: nobody knows what."""
+        return sub.whole and sub.resumed and not sub.answered
 
-        What was refused, and of which nothing good is known, may be what it has.
-        """
-        first = sub.whole and sub.resumed and not sub.last_nonce
-        return first and self._scope.withholds(sub.type)
+    def _would_empty(self, sub: SubStream) -> bool:
+        """Whether all there is would lack what was refused, and the client may have an earlier version of that."""
+        if not self._unknown(sub):
+            return False
+        doubts = any(not sure for versions in sub.refusals.values() for sure in versions.values())
+        return doubts or self._scope.withholds(sub.type)
 
     def _ready(self, sub: SubStream, now: float) -> Collection[str] | None:
         """The names to look at, or None where the type may send nothing now.
@@ -323,7 +328,7 @@ class Session:
             elif batch.size and batch.size + len(resource.frame) > self._terms.limit and not sub.whole:
                 break
             elif not self._gates.holds_back(resource):
-                alone = name in suspects or sub.refused(name, resource.version)
+                alone = (name in suspects or sub.refused(name, resource.version)) and not self._unknown(sub)
                 if not (alone and batch.put):
                     batch.put.append(resource)
                     batch.size += len(resource.frame)

@@ -62,8 +62,8 @@ class SubStream:
     """
 
     __slots__ = (
-        "acknowledged", "coalesced", "dirty", "flights", "forced", "holdings", "last_nonce", "names", "owed",
-        "refusals", "resumed", "sent", "state", "type", "urgent", "wildcard",
+        "acknowledged", "answered", "coalesced", "dirty", "flights", "forced", "holdings", "last_nonce", "names",
+        "owed", "refusals", "resumed", "sent", "state", "type", "urgent", "wildcard",
     )  # fmt: skip
 
     TABLE: ClassVar[Table] = DELTA
@@ -85,6 +85,8 @@ class SubStream:
         """Whether a wildcard waits for its first answer, which may be empty."""
         self.resumed = False
         """Whether the client came with versions of an earlier stream."""
+        self.answered = False
+        """Whether the client took a response of this stream."""
         self.flights: list[Flight] = []
         """Responses that wait for their answer, the oldest first; more than one only where one had to overtake."""
         self.last_nonce = ""
@@ -308,6 +310,7 @@ class SubStream:
             self.flights[: [flight.nonce for flight in self.flights].index(nonce)] if len(self.flights) > 1 else ()
         )
         flight = self._land(nonce)
+        self.answered = True
         for other in earlier:
             for name in (*flight.versions, *flight.removed):
                 other.drop(name)
