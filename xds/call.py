@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from xds.credentials import peer_of
-from xds.hangup import hang_up
+from xds.hangup import Cutter
 from xds.identity import Peer
 from xds.session import ProtocolError
 
@@ -29,7 +29,8 @@ class Limits:
         first_request: until a new stream has said what it wants.
         identify: until it is known who its client is.
         write: until a client has taken a response; it is cut off then, with its connection.
-        admission_rate: new streams a second, and so many at once after a pause; never how many there may be.
+        admission_rate: new streams a second, and so many at once after a pause; never how many there may be. As many
+            of load reports beside them, and as many that fail to say who they are.
         connection_age: after which a stream is moved to a new connection, a tenth more or less; 0: never.
     """
 
@@ -56,28 +57,34 @@ class Call:
     Args:
         context: gRPC's.
         limits: see there.
+        cutter: the server's.
     """
 
     __slots__ = (
-        "_alarm", "_context", "_deadline", "_limits", "_loop", "_stuck", "_wake", "_write_until", "left", "over",
-        "peer", "task",
+        "_alarm", "_context", "_cutter", "_deadline", "_limits", "_loop", "_rest", "_stuck", "_wake", "_write_until",
+        "left", "over", "peer", "task",
     )  # fmt: skip
 
-    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], limits: Limits) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], limits: Limits, cutter: Cutter) -> None:
         self._context = context
         self._limits = limits
+        self._cutter = cutter
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._write_until: float | None = None
+        self._rest: asyncio.Future[None] | None = None
         self._stuck = False
         self.task: asyncio.Task[None] | None = asyncio.current_task()
         self.peer: str = context.peer()
         self.over: BaseException | bool = False
         """Whether the call is to end: True for well, or what to end it with."""
         self.left = False
-        """Whether the client ended the call, or went away."""
+        """Whether the client ended the call, or went away; or gRPC ended it, for a message of more than it takes.
+
+        The two look alike at a server of grpc.aio: the read gives no more, the task is cancelled, no status is set.
+        """
 
     def wake(self) -> None:
         """There is something to look at."""
@@ -90,6 +97,8 @@ class Call:
             self._wake.set()
             if self._deadline is not None:
                 self._deadline.reschedule(0)
+            if self._rest is not None and not self._rest.done():
+                self._rest.set_result(None)
 
     async def changed(self, seconds: float | None) -> None:
         """Wait until something happened, about so long at most; it may also be woken for nothing."""
@@ -97,6 +106,15 @@ class Call:
             self._arm(self._loop.time() + seconds)
         await self._wake.wait()
         self._wake.clear()
+
+    async def rest(self, seconds: float) -> None:
+        """Let others have their turn for so long, or until the call is to end. For the one that reads."""
+        if seconds > 0 and not self.over:
+            self._rest = self._loop.create_future()
+            try:
+                await asyncio.wait((self._rest,), timeout=seconds)
+            finally:
+                self._rest = None
 
     def finish(self) -> None:
         """The call is over: nothing is to hold on to it."""
@@ -198,7 +216,7 @@ class Call:
 
     async def close(self, status: str, message: str) -> None:
         """End the call with a status; one that is stuck by cutting its connection."""
-        if self._stuck and await asyncio.to_thread(hang_up, self.peer):
+        if self._stuck and await self._cutter.cut(self.peer):
             await asyncio.sleep(_CANCEL_SECONDS)
         await self._context.abort(grpc.StatusCode[status], message)
 

@@ -1,19 +1,24 @@
 """Who is let in: at what rate, proven by what, and for which gateway. Asked for on every stream of every method.
 
-The order keeps a stranger cheap: first the rate, then who it is, by what its call brought along (a token, a
-certificate); only then is a message of it read, and only then is anything made for the gateway that it names.
+The order keeps strangers cheap, and keeps them from using up what is for others: first who it is, by what its call
+brought along (a token, a certificate), of strangers at a rate of their own; then the rate of new streams; only then is
+a message of it read, and only then is anything made for the gateway that it names. Streams of load reports have a rate
+of their own: an Envoy has one beside the one that it is served by.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 
-from xds.admission import TokenBucket
+from xds.admission import Failures, TokenBucket
 from xds.api.envoy.config.core.v3 import Node
 from xds.call import Call, Ended, Limits
-from xds.identity import Authenticator, Denied, authorize
+from xds.hangup import address_of
+from xds.identity import Authenticator, Denied, Peer, authorize
 from xds.session import ProtocolError
 from xds.streams import LONGEST_TEXT
 
@@ -37,12 +42,18 @@ class Entrance:
         self._authenticator = authenticator
         self._limits = limits
         self._clock = clock
-        self._bucket = TokenBucket(limits.admission_rate, max(1.0, limits.admission_rate))
+        rate = (limits.admission_rate, max(1.0, limits.admission_rate))
+        self._streams, self._reports = TokenBucket(*rate), TokenBucket(*rate)
+        self._failures = Failures(*rate)
         self.closed: str | None = _UNREADY
         """Why nobody is let in, if so."""
 
-    async def admit(self, call: Call) -> Callable[[Node | None], str]:
+    async def admit(self, call: Call, *, reports: bool) -> Callable[[Node | None], str]:
         """Let a call in, and give what finds and checks the gateway that its node names.
+
+        Args:
+            call: it.
+            reports: whether it reports loads.
 
         Raises:
             ProtocolError: it is not let in.
@@ -50,20 +61,31 @@ class Entrance:
         """
         if self.closed:
             raise ProtocolError("UNAVAILABLE", self.closed)
-        if not self._bucket.take(self._clock()):
+        allowed = None if self._authenticator is None else await self._known(self._authenticator, call)
+        if not (self._reports if reports else self._streams).take(self._clock()):
             raise ProtocolError("RESOURCE_EXHAUSTED", "too many new streams; try again")
-        if self._authenticator is None:
-            return gateway_of
-        allowed = await self._identify(self._authenticator, call)
-        return lambda node: _authorized(allowed, gateway_of(node))
+        return gateway_of if allowed is None else lambda node: _authorized(allowed, gateway_of(node))
 
-    async def _identify(self, authenticator: Authenticator, call: Call) -> frozenset[str]:
+    async def _known(self, authenticator: Authenticator, call: Call) -> frozenset[str]:
+        """The gateways that a peer may ask for. Strangers are asked about at a rate of their own."""
+        host, proof = host_of(call.peer), b""
+        try:
+            peer = call.who()
+            proof = _proof(peer)
+            if not self._failures.allow(host, proof, self._clock()):
+                raise ProtocolError("RESOURCE_EXHAUSTED", "too many strangers from this host; try again")
+            allowed = await self._identify(authenticator, call, peer)
+        except Denied as denied:
+            self._failures.failed(host, proof, self._clock())
+            raise _refusal(denied) from denied
+        self._failures.succeeded(proof, self._clock())
+        return allowed
+
+    async def _identify(self, authenticator: Authenticator, call: Call, peer: Peer) -> frozenset[str]:
         late = ProtocolError("UNAVAILABLE", "it takes too long to find out who this peer is")
         try:
-            return await call.within(self._limits.identify, authenticator.identify(call.who()), late)
-        except Denied as denied:
-            raise _refusal(denied) from denied
-        except Ended:
+            return await call.within(self._limits.identify, authenticator.identify(peer), late)
+        except (Denied, Ended):
             raise
         except ProtocolError:
             _log.error("cannot tell within %g s who %s is", self._limits.identify, call.peer)
@@ -72,6 +94,20 @@ class Entrance:
             # Our fault, so the client is to come again; only the log learns what it is.
             _log.exception("cannot tell who %s is", call.peer)
             raise ProtocolError("UNAVAILABLE", "it cannot be told who this peer is") from error
+
+
+def _proof(peer: Peer) -> bytes:
+    """A digest of what a peer brought: tokens are not kept."""
+    return hashlib.sha256(repr((peer.token, peer.names)).encode()).digest()
+
+
+def host_of(peer: str) -> str:
+    """The host of a peer as gRPC writes it. One host has 2^64 addresses of IPv6: all of a network count as one."""
+    try:
+        address = address_of(peer)[0]
+    except ValueError:
+        return peer
+    return str(ip_network(f"{address}/64", strict=False)) if ":" in address else address
 
 
 def _authorized(allowed: frozenset[str], gateway: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 from xds.memory import Cause, Refusal, Rejection
 from xds.scope import Changes, Scope
 from xds.session import Acknowledged, Event, Rejected, Request, Session, Subscribed, Terms, Variant
 from xds.session.blame import blame
+from xds.session.session import Refusals
 from xds.types import SEND_ORDER, ResourceType
 from xds.wire.resource import Resource
 
@@ -22,6 +22,15 @@ LOSSES = 2
 
 _MOST_LOSSES = 1_000
 """Versions of which losses are remembered."""
+
+_MOST_REFUSERS = 1_000
+"""Envoys of which it is remembered what they refused."""
+
+QUARANTINE = 600.0
+"""Seconds until a version in quarantine may be tried again: a broken network looks like a version that kills."""
+
+_NAMED = frozenset({ResourceType.CLUSTER, ResourceType.LISTENER})
+"""The types of which Envoy names what it refuses."""
 
 
 @dataclass(slots=True)
@@ -41,7 +50,7 @@ class Gateway:
         terms: what all sessions have in common.
     """
 
-    __slots__ = ("_losses", "_members", "_terms", "published", "scope")
+    __slots__ = ("_losses", "_members", "_now", "_quarantines", "_refusals", "_terms", "published", "scope")
 
     def __init__(self, name: str, terms: Terms) -> None:
         self.scope = Scope(name)
@@ -49,6 +58,9 @@ class Gateway:
         self._terms = terms
         self._members: dict[int, Member] = {}
         self._losses: Counter[tuple[str, ResourceType, str, str]] = Counter()
+        self._quarantines: dict[tuple[ResourceType, str, str], float] = {}
+        self._refusals: dict[str, Refusals] = {}
+        self._now = 0.0
 
     @property
     def sessions(self) -> Collection[Session]:
@@ -87,9 +99,17 @@ class Gateway:
         prefix: str = "",
     ) -> Session:
         """A stream came. `number` is unlike that of any other stream; `prefix` starts its nonces."""
-        session = Session(self.scope, self._terms, variant=variant, types=types, prefix=prefix)
+        refusals = self._refusals.get(node_id) or self._remembered(node_id)
+        session = Session(self.scope, self._terms, variant=variant, types=types, prefix=prefix, refusals=refusals)
         self._members[number] = Member(session, node_id, wake)
         return session
+
+    def _remembered(self, node_id: str) -> Refusals:
+        """What an earlier server knew that this Envoy refuses."""
+        refusals: Refusals = {}
+        for type_, name, version in self.scope.refused_by(node_id):
+            refusals.setdefault(type_, {}).setdefault(name, {})[version] = True
+        return refusals
 
     def receive(self, number: int, request: Request, now: float) -> list[Event]:
         """Take a request of a stream, and what it says of the gateway's resources.
@@ -98,6 +118,9 @@ class Gateway:
             ProtocolError: the stream is to end.
         """
         member = self._members[number]
+        self._now = now
+        if self._quarantines:
+            self._end_quarantines()
         events = member.session.receive(request, now)
         for event in events:
             match event:
@@ -151,12 +174,22 @@ class Gateway:
 
     def _refused(self, member: Member, event: Rejected) -> None:
         type_ = event.type
-        is_good = partial(self.scope.has_been_good, type_)
-        found = blame(event.versions, event.message, is_good, partial=event.partial)
+        named = type_ in _NAMED
+
+        def has(name: str, version: str) -> bool:
+            return member.session.acknowledged(type_, name) == version
+
+        found = blame(event.versions, event.message, has, named=named, partial=event.partial, listed=event.listed)
+        versions = {**event.listed, **event.versions}
         for name in found.culprits:
-            refusal = Refusal(version=event.versions[name], code=event.code, message=event.message, node=member.node_id)
+            refusal = Refusal(version=versions[name], code=event.code, message=event.message, node=member.node_id)
             self._tell(self.scope.refuse(type_, name, refusal))
         self.scope.suspect(type_, found.suspects)
+        for name in (*found.culprits, *found.suspects):
+            member.session.note_refusal(type_, name, versions[name], sure=name in found.culprits)
+        self._refusals[member.node_id] = member.session.refusals
+        while len(self._refusals) > _MOST_REFUSERS:
+            del self._refusals[next(iter(self._refusals))]
 
     def _count_loss(self, node_id: str, type_: ResourceType, name: str, version: str) -> None:
         """An Envoy was lost while it had a version unanswered: twice, and it may be what kills it.
@@ -170,9 +203,22 @@ class Gateway:
             del self._losses[node_id, type_, name, version]
             message = f"{node_id} was lost {LOSSES} times before it answered"
             refusal = Refusal(version=version, code=0, message=message, node=node_id, cause=Cause.QUARANTINED)
+            self._quarantines[type_, name, version] = self._now + QUARANTINE
             self._tell(self.scope.refuse(type_, name, refusal))
         while len(self._losses) > _MOST_LOSSES:
             del self._losses[next(iter(self._losses))]
+
+    def _end_quarantines(self) -> None:
+        for key in [key for key, until in self._quarantines.items() if self._now >= until]:
+            del self._quarantines[key]
+            self._tell(self.scope.acquit(*key))
+
+    def retry(self) -> int:
+        """Forget what was refused, for what was at fault may be mended; how much that was."""
+        refused = len(self.rejections())
+        self._quarantines.clear()
+        self._tell(self.scope.pardon())
+        return refused
 
 
 def _envoy(number: int, member: Member) -> object:

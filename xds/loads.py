@@ -14,7 +14,7 @@ What a report is (envoy/service/load_stats/v3/lrs.proto, envoy/config/endpoint/v
 - Not in any report is what a new cluster gets until its Envoy's next report, and what a cluster got since the last one
   when it is changed or removed.
 - Envoy reports every cluster that it has, its own for the control plane too, whatever their `lrs_server` says, and puts
-  its node of 61 KB into every request: hence requests are taken apart here, and never decoded as a whole.
+  its node of 61 KB into every request: hence requests are taken apart here, and the node is decoded once a stream.
 - Envoy comes back 5 s after a stream was broken off.
 """
 
@@ -23,15 +23,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import repeat
+from operator import length_hint
 from typing import NamedTuple
 
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.config.endpoint.v3 import ClusterStats
-from xds.api.envoy.service.load_stats.v3 import LoadStatsResponse
+from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest, LoadStatsResponse
 from xds.api.google.protobuf import Duration
 from xds.wire import DecodeError, decode, encode
 from xds.wire.decode import MAX_DEPTH
-from xds.wire.varint import read, skip
+from xds.wire.varint import delimited, read, skip
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"
 METHOD = "StreamLoadStats"
@@ -42,8 +44,11 @@ MOST_CLUSTERS = 10_000
 MAX_REPORT = 4 * 1024 * 1024
 """Bytes of a request: some 250 a busy cluster of three localities."""
 
-MAX_CLUSTER = 64 * 1024
-"""Bytes of what is said of one cluster. Decoded, the smallest localities are a hundred times what they were."""
+MOST_FIELDS = 200_000
+"""Fields of a request, at any depth. A busy cluster of three localities has some 30, a node some 1,000.
+
+A field may be two bytes short: without this bound, 4 MiB were a second of the event loop and 200 MB of objects.
+"""
 
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 86_400.0
 """Seconds. A report is 61 KB before it says anything, so in production some ten seconds are short enough."""
@@ -51,6 +56,7 @@ SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 86_400.0
 _DELIMITED = 2  # the wire type of what has a length
 _NODE, _CLUSTER_STATS = 0x0A, 0x12  # tags of LoadStatsRequest: fields 1 and 2
 _INTERVAL = 0x22  # the tag of ClusterStats.load_report_interval: field 4
+_NO_MORE = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,26 +184,21 @@ class Loads:
 
     # -- What sessions call ------------------------------------------------------------------------------------
 
-    def take(self, session: LoadSession, reported: Iterator[bytes]) -> None:
+    def take(self, session: LoadSession, reported: Reported) -> None:
         """Add one report. A cluster that it does not name any more is gone from its Envoy."""
         before, session.in_flight = session.in_flight, {}
         deltas: list[Delta] = []
-        cluster = b""
-        try:
-            for cluster in reported:
-                delta = _sum(decode(ClusterStats, cluster))
-                if counters := self._counters(session.gateway, delta.cluster):
-                    counters.add(delta)
-                    session.in_flight[counters] = session.in_flight.get(counters, 0) + delta.in_flight
-                    deltas.append(delta)
-        finally:
-            self._settle(session.gateway, before)
-        self._tell(session.gateway, cluster, deltas)
+        for delta in map(_sum, reported.clusters):
+            if counters := self._counters(session.gateway, delta.cluster):
+                counters.add(delta)
+                session.in_flight[counters] = session.in_flight.get(counters, 0) + delta.in_flight
+                deltas.append(delta)
+        self._settle(session.gateway, before)
+        self._tell(session.gateway, reported.seconds, deltas)
 
-    def _tell(self, gateway: str, cluster: bytes, deltas: list[Delta]) -> None:
-        """Tell the subscribers of a report, of which `cluster` is any ClusterStats: all have its interval."""
+    def _tell(self, gateway: str, seconds: float, deltas: list[Delta]) -> None:
         if subscribers := self._subscribers.get(gateway):
-            report = Report(gateway=gateway, seconds=_seconds(cluster), deltas=tuple(deltas))
+            report = Report(gateway=gateway, seconds=seconds, deltas=tuple(deltas))
             for subscriber in tuple(subscribers.values()):
                 subscriber(report)
 
@@ -265,13 +266,15 @@ def _sum(stats: ClusterStats) -> Delta:
     return Delta(stats.cluster_name, issued, successes, errors, stats.total_dropped_requests, in_flight)
 
 
-def _seconds(stats: bytes) -> float:
-    """The interval of a ClusterStats."""
-    interval = decode(Duration, b"".join(field for tag, field in _fields(stats) if tag == _INTERVAL))
-    return interval.seconds + interval.nanos / 1e9
-
-
 # -- Requests taken apart --------------------------------------------------------------------------------------------
+
+
+class Reported(NamedTuple):
+    """What a request says of clusters."""
+
+    clusters: list[ClusterStats]
+    seconds: float
+    """The interval of all of them."""
 
 
 def node_of(data: bytes) -> Node | None:
@@ -280,34 +283,45 @@ def node_of(data: bytes) -> Node | None:
     Raises:
         DecodeError: it is not a request, or is beyond what a report may have.
     """
-    nodes = [field for tag, field in _fields(data) if tag == _NODE]
-    return decode(Node, b"".join(nodes)) if nodes else None
+    work = repeat(None, MOST_FIELDS)
+    nodes = [field for tag, field in _fields(data, work) if tag == _NODE]
+    return decode(Node, b"".join(nodes), most=length_hint(work)) if nodes else None
 
 
-def _reported(data: bytes) -> Iterator[bytes]:
-    """The ClusterStats of a request, to be decoded one at a time: as messages, they are up to 100 times as large."""
-    count = 0
-    for tag, field in _fields(data):
-        if tag != _CLUSTER_STATS:
-            continue
-        count += 1
-        if count > MOST_CLUSTERS:
-            raise DecodeError(f"a load report of more than {MOST_CLUSTERS} clusters")
-        if len(field) > MAX_CLUSTER:
-            raise DecodeError(f"a load report with {len(field)} bytes of one cluster, allowed {MAX_CLUSTER}")
-        yield field
+def _reported(data: bytes) -> Reported:
+    """What a request says but for its node, of which nothing is decoded.
+
+    Raises:
+        DecodeError: it is not a request, or is beyond what a report may have.
+    """
+    work = repeat(None, MOST_FIELDS)
+    stats = [field for tag, field in _fields(data, work) if tag == _CLUSTER_STATS]
+    if len(stats) > MOST_CLUSTERS:
+        raise DecodeError(f"a load report of more than {MOST_CLUSTERS} clusters")
+    joined = b"".join(b"\x12" + delimited(field) for field in stats)
+    clusters = decode(LoadStatsRequest, joined, most=length_hint(work)).cluster_stats
+    return Reported(clusters, _seconds(stats[-1], work) if stats else 0.0)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a message that have a length, by tag."""
+def _seconds(stats: bytes, work: repeat[None]) -> float:
+    """The interval of a ClusterStats."""
+    interval = b"".join(field for tag, field in _fields(stats, work) if tag == _INTERVAL)
+    found = decode(Duration, interval, most=length_hint(work))
+    return found.seconds + found.nanos / 1e9
+
+
+def _fields(data: bytes, work: Iterator[None]) -> Iterator[tuple[int, bytes]]:
+    """The fields of a message that have a length, by tag. Each field takes one from `work`."""
     if len(data) > MAX_REPORT:
         raise DecodeError(f"a load report of {len(data)} bytes, allowed {MAX_REPORT}")
     at = 0
     while at < len(data):
+        if next(work, _NO_MORE) is _NO_MORE:
+            raise DecodeError(f"a load report of more than {MOST_FIELDS} fields")
         try:
             tag, start = read(data, at)
             size, start = read(data, start) if tag & 7 == _DELIMITED else (0, start)
-            at = start + size if tag & 7 == _DELIMITED else skip(data, start, tag, MAX_DEPTH)
+            at = start + size if tag & 7 == _DELIMITED else skip(data, start, tag, MAX_DEPTH, work)
         except IndexError as error:
             raise DecodeError("a load report that ends in the middle of a field") from error
         except ValueError as error:

@@ -30,15 +30,16 @@ class Scope:
     - *wanted* is what was put last;
     - *good* are the versions that an Envoy acknowledged, the newest two of each name;
     - *served* is what Envoys are to be sent: what is wanted, unless that was refused; then the newest good version;
-      and nothing where there is none. A route configuration that needs a cluster of which nothing is served is treated
-      as if it was refused. Clusters and assignments that only a good version of routes still needs are *retired*:
-      not wanted any more, and served while such routes are.
+      then one that some Envoys have and others refused; and nothing where there is none. A route configuration that
+      needs a cluster of which nothing is served is treated as if it was refused. Clusters and assignments that only a
+      good version of routes still needs are *retired*: not wanted any more, and served while such routes are.
 
     An update costs what it names, not what the scope holds.
     """
 
     __slots__ = (
-        "_dirty", "_good", "_instead", "_refused", "_restored", "_retired", "_suspects", "_wanted", "_withheld", "name",
+        "_dirty", "_good", "_instead", "_refused", "_restored", "_retired", "_suspects", "_taken", "_wanted",
+        "_withheld", "name",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -49,6 +50,7 @@ class Scope:
         self._refused: dict[Key, dict[str, Refusal]] = {}
         self._instead: dict[Key, Resource | None] = {}
         self._withheld: set[str] = set()
+        self._taken: dict[Key, Resource] = {}
         self._suspects: dict[ResourceType, set[str]] = {}
         self._retired = Retired()
         self._dirty: set[Key] = set()
@@ -131,6 +133,7 @@ class Scope:
         if self._good[key[0]].pop(key[1], None) or key in self._refused:
             self._dirty.add(key)
         self._refused.pop(key, None)
+        self._taken.pop(key, None)
         self._clear(key)
 
     def _pin(self, route: str) -> None:
@@ -196,7 +199,7 @@ class Scope:
         for key in [key for key in before if key[0] is not ResourceType.ROUTE]:
             self._decide(key, before)
         if withheld != self._withheld or any(self._retired.get(key) for key in before):
-            routes = [(ResourceType.ROUTE, name) for name in self._wanted[ResourceType.ROUTE]]
+            routes += [(ResourceType.ROUTE, name) for name in self._wanted[ResourceType.ROUTE]]
         for key in routes:
             self._decide(key, before)
         for key in self._retired:
@@ -218,8 +221,11 @@ class Scope:
         """What may be served, the best first."""
         if self._fit(key, wanted):
             yield wanted
-        good = self._good[key[0]].get(key[1], ())
-        yield from (found for found in good if self._fit(key, found) and all(map(self._has_cluster, found.uses)))
+        good = [found for found in self._good[key[0]].get(key[1], ()) if all(map(self._has_cluster, found.uses))]
+        yield from (found for found in good if self._fit(key, found))
+        # What one Envoy has and another refused is better than nothing: the fault may be the other's own.
+        disputed = [wanted, *good] if self.is_good(wanted) else good
+        yield from (found for found in disputed if found.uses.isdisjoint(self._withheld))
 
     def _fit(self, key: Key, resource: Resource) -> bool:
         refused = resource.version in self._refused.get(key, ())
@@ -244,7 +250,8 @@ class Scope:
     def acknowledge(self, type_: ResourceType, versions: Mapping[str, str]) -> Changes:
         """An Envoy has these versions by name; those that are wanted are good. Says what is served otherwise now.
 
-        A version that another Envoy refused stays refused. One that is in quarantine comes out of it.
+        A version that another Envoy refused stays refused, and is served where nothing else is good. One that is in
+        quarantine comes out of it.
         """
         before: dict[Key, str | None] = {}
         wanted, good = self._wanted[type_], self._good[type_]
@@ -260,6 +267,10 @@ class Scope:
     def _found_good(self, key: Key, found: Resource, before: dict[Key, str | None]) -> None:
         refusal = self._refused.get(key, {}).get(found.version)
         if refusal is not None and refusal.cause is Cause.REFUSED:
+            if key not in self._taken or self._taken[key].version != found.version:
+                before[key] = self._version(key)
+                self._taken[key] = found
+                self._dirty.add(key)
             return
         self._clear(key)
         known = self._good[key[0]].get(key[1], ())
@@ -301,7 +312,27 @@ class Scope:
     def _forgive(self, key: Key) -> None:
         """A good version is wanted again: what was refused before it may be tried again."""
         del self._refused[key]
+        self._taken.pop(key, None)
         self._dirty.add(key)
+
+    def acquit(self, type_: ResourceType, name: str, version: str) -> Changes:
+        """A version has been in quarantine for long enough to be tried again; says what is served otherwise now."""
+        key = (type_, name)
+        refusal = self._refused.get(key, {}).get(version)
+        if refusal is None or refusal.cause is not Cause.QUARANTINED:
+            return {}
+        before = {key: self._version(key)}
+        del self._refused[key][version]
+        if not self._refused[key]:
+            del self._refused[key]
+        return self._settle(before)
+
+    def pardon(self) -> Changes:
+        """Forget all refusals, for what was at fault may be mended; says what is served otherwise now."""
+        before = {key: self._version(key) for key in self._refused}
+        for key in before:
+            self._forgive(key)
+        return self._settle(before)
 
     def suspect(self, type_: ResourceType, names: Iterable[str]) -> None:
         """One of these was refused, and nobody knows which: each is to travel alone until it is known.
@@ -329,7 +360,20 @@ class Scope:
 
     def has_been_good(self, type_: ResourceType, name: str, version: str) -> bool:
         """Whether an Envoy of the gateway acknowledged this version of the name."""
-        return any(found.version == version for found in self._good[type_].get(name, ()))
+        taken = self._taken.get((type_, name)) if self._taken else None
+        known = self._good[type_].get(name, ())
+        return any(found.version == version for found in known) or (taken is not None and taken.version == version)
+
+    def known(self, type_: ResourceType, name: str, version: str) -> Resource | None:
+        """That version of the name, if it is wanted or good."""
+        candidates = (self._wanted[type_].get(name), *self._good[type_].get(name, ()))
+        return next((found for found in candidates if found and found.version == version), None)
+
+    def withholds(self, type_: ResourceType) -> bool:
+        """Whether something of the type is wanted and cannot be served in any version."""
+        return any(
+            found is None and key[0] is type_ and key[1] in self._wanted[type_] for key, found in self._instead.items()
+        )
 
     def doubtful(self, type_: ResourceType, name: str, version: str) -> bool:
         """Whether the version is served and unproven, and another is known to be good."""
@@ -340,6 +384,11 @@ class Scope:
     def is_refused(self, type_: ResourceType, name: str, version: str) -> bool:
         """Whether the version is not to be sent."""
         return version in self._refused.get((type_, name), ())
+
+    def refused_by(self, node: str) -> Iterator[tuple[ResourceType, str, str]]:
+        """Type, name and version of what that Envoy was the first to refuse."""
+        for (type_, name), refused in self._refused.items():
+            yield from ((type_, name, found.version) for found in refused.values() if found.node == node)
 
     def rejections(self) -> tuple[Rejection, ...]:
         """What of all that is wanted now was refused, with its origin and what is served instead."""
@@ -364,8 +413,12 @@ class Scope:
 
     def remembered(self, type_: ResourceType, name: str) -> Memory:
         """What outlives the server of a name: its good versions and the refused ones."""
-        refused = self._refused.get((type_, name), {})
-        return Memory(type=type_, name=name, good=self._good[type_].get(name, ()), refused=tuple(refused.values()))
+        known = self._refused.get((type_, name), {}).values()
+        refused = tuple(found for found in known if found.cause is Cause.REFUSED)  # a quarantine ends with the server
+        good = self._good[type_].get(name, ())
+        if (taken := self._taken.get((type_, name))) is not None:
+            good = (*good, taken)[:GOOD_KEPT]
+        return Memory(type=type_, name=name, good=good, refused=refused)
 
     def restore(self, memories: Iterable[Memory]) -> None:
         """Remember again what an earlier server knew. To be called before anything is put.

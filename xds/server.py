@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from xds.api.envoy.config.core.v3 import Node
 from xds.call import Call, Ended, Limits
 from xds.entrance import Entrance
 from xds.gateway import Gateway
+from xds.hangup import Cutter
 from xds.identity import Authenticator
 from xds.loads import Loads, LoadSession, node_of
 from xds.memory import Memory, Rejection
@@ -26,7 +28,7 @@ from xds.observer import NodeView, Observer, StreamInfo
 from xds.scope import Changes, Scope
 from xds.services import SERVICES, Discovery, LoadReporting, Method
 from xds.session import ProtocolError, Terms
-from xds.streams import LONGEST_TEXT, Desk, Stream, decoded, take_reports, taken, user_agent
+from xds.streams import LONGEST_TEXT, Desk, Pace, Stream, decoded, take_reports, taken, user_agent
 from xds.types import ResourceType
 from xds.wire import DecodeError, Resource
 
@@ -52,8 +54,10 @@ LOAD_INTERVAL = 10.0
 """Seconds between two load reports of an Envoy."""
 
 _STOPPING = "this server is going down"
+_FAULT = "internal error"
 _END_SECONDS = 1.0
 _random = SystemRandom()
+logger = logging.getLogger(__name__)
 
 
 class Consent(StrEnum):
@@ -107,6 +111,7 @@ class Server:
         self._calls: set[Call] = set()
         self._streams: dict[int, Stream] = {}
         self._ids = itertools.count(1)
+        self._cutter = Cutter()
         self._grpc: grpc.aio.Server | None = None
         self._stopping = False
         self.loads = Loads(self._knows)
@@ -217,6 +222,14 @@ class Server:
                 known.forget()
             self._release(known)
 
+    def retry(self, gateway: str) -> int:
+        """Try again what Envoys of a gateway refused, for what was at fault may be mended; how much that was."""
+        known = self._gateways.get(gateway)
+        if known is None:
+            return 0
+        with self._watched(known):
+            return known.retry()
+
     def scope(self, gateway: str) -> Scope | None:
         """What a gateway is to have, to be read only."""
         known = self._gateways.get(gateway)
@@ -269,11 +282,6 @@ class Server:
         streams = list(self._streams.values())
         return (NodeView(stream=stream.info, types=tuple(stream.session.view())) for stream in streams)
 
-    @property
-    def arriving(self) -> int:
-        """How many calls there are that report loads, or have not said yet what they want."""
-        return len(self._calls) - len(self._streams)
-
     def rejections(self, gateway: str) -> tuple[Rejection, ...]:
         """What Envoys refuse of what a gateway is to have."""
         known = self._gateways.get(gateway)
@@ -298,28 +306,36 @@ class Server:
 
     async def _handle(self, method: Method, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """One call, from its first word to its status."""
-        call = Call(context, self._limits)
+        call = Call(context, self._limits, self._cutter)
         self._calls.add(call)
+        pace = Pace(self._clock)
         try:
-            await self._serve(method, call)
+            await self._serve(method, call, pace)
         except ProtocolError as error:
+            pace.done()
             self._observer.refused(call.peer, error.status, error.message)
+            await asyncio.sleep(pace.rest)
             await call.close(error.status, error.message)
         except Ended as ended:
             await call.close(ended.status, ended.message)
+        except Exception:
+            # Our fault: it ends this stream alone, and only the log learns what it is.
+            logger.exception("a stream of %s failed", call.peer)
+            self._observer.refused(call.peer, "INTERNAL", _FAULT)
+            await call.close("INTERNAL", _FAULT)
         finally:
             call.finish()
             self._calls.discard(call)
 
-    async def _serve(self, method: Method, call: Call) -> None:
-        gateway_of = await self._entrance.admit(call)
+    async def _serve(self, method: Method, call: Call, pace: Pace) -> None:
+        gateway_of = await self._entrance.admit(call, reports=isinstance(method, LoadReporting))
         if isinstance(method, LoadReporting):
-            await self._report(call, gateway_of)
-        elif stream := self._stream(method, call, gateway_of, await call.first()):
+            await self._report(call, gateway_of, pace)
+        elif stream := self._stream(method, call, gateway_of, pace, await call.first()):
             await self._discover(call, stream)
 
     def _stream(
-        self, method: Discovery, call: Call, gateway_of: Callable[[Node | None], str], first: bytes | None
+        self, method: Discovery, call: Call, gateway_of: Callable[[Node | None], str], pace: Pace, first: bytes | None
     ) -> Stream | None:
         """The stream that a first message asks for; none without one.
 
@@ -327,12 +343,13 @@ class Server:
         """
         if first is None:
             return None
+        pace.begin()
         request = decoded(method.request, first)
         gateway = self._gateway(gateway_of(request.node))
         info = self._info(method, call, gateway, request.node or Node())
         age = self._age()
         until = None if age is None else self._clock() + age
-        return Stream(info, method, call=call, gateway=gateway, desk=self._desk, until=until, first=request)
+        return Stream(info, method, call=call, gateway=gateway, desk=self._desk, until=until, first=request, pace=pace)
 
     async def _discover(self, call: Call, stream: Stream) -> None:
         info, gateway = stream.info, stream.gateway
@@ -350,10 +367,11 @@ class Server:
             self._release(gateway)
             self._observer.closed(info)
 
-    async def _report(self, call: Call, gateway_of: Callable[[Node | None], str]) -> None:
+    async def _report(self, call: Call, gateway_of: Callable[[Node | None], str], pace: Pace) -> None:
         first = await call.first()
         if first is None:
             return
+        pace.begin()
         try:
             gateway = gateway_of(node_of(first))
         except DecodeError as error:
@@ -361,8 +379,9 @@ class Server:
         session = LoadSession(gateway, self.loads, interval_seconds=self._load_interval)
         try:
             reply = taken(session, first)
+            pace.done()
             del first
-            await take_reports(call, session, reply, self._age())
+            await take_reports(call, session, reply, self._age(), pace)
         finally:
             session.close()
 

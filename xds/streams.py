@@ -22,6 +22,12 @@ LONGEST_TEXT = 256
 UNKNOWN_TYPES = 10
 """Types that a client can ask for without being served, until no more of them are told."""
 
+SHORT = 0.01
+"""Seconds that a request may take of the event loop without its stream having to rest."""
+
+LONGEST_REST = 5.0
+"""Seconds; no request takes so long, but the process may have been stopped meanwhile."""
+
 _MOVED = "this connection is old; another server may have room"
 
 
@@ -40,6 +46,36 @@ class Desk:
     said: Callable[[Gateway, tuple[Rejection, ...]], None]
 
 
+class Pace:
+    """Lets a stream rest after each request as long as the request took, so that it has half of the event loop at most.
+
+    What is read of a client is bounded, but a bound that lets large Envoys in is a good part of a second, in which no
+    other stream is served. A stream that is refused for a request rests before it is told: its client would come again
+    at once.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    __slots__ = ("_clock", "_since", "rest")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self.rest = 0.0
+        """Seconds until the next request is to be read."""
+
+    def begin(self) -> None:
+        """A request was read."""
+        self._since = self._clock()
+
+    def done(self) -> None:
+        """It was dealt with."""
+        took = 0.0 if self._since is None else self._clock() - self._since
+        self._since = None
+        self.rest = min(took, LONGEST_REST) if took > SHORT else 0.0
+
+
 class Stream:
     """One stream that serves resources.
 
@@ -51,9 +87,10 @@ class Stream:
         desk: the server's.
         until: when it is to move to another connection, by the clock of the desk.
         first: its first request.
+        pace: begun with that request.
     """
 
-    __slots__ = ("_call", "_desk", "_first", "_request", "_unknown", "_until", "gateway", "info", "session")
+    __slots__ = ("_call", "_desk", "_first", "_pace", "_request", "_unknown", "_until", "gateway", "info", "session")
 
     def __init__(  # noqa: PLR0913 - what a stream is
         self,
@@ -65,6 +102,7 @@ class Stream:
         desk: Desk,
         until: float | None,
         first: Request,
+        pace: Pace,
     ) -> None:
         self.info = info
         self._call = call
@@ -72,6 +110,7 @@ class Stream:
         self._desk = desk
         self._until = until
         self._first: list[Request] = [first]
+        self._pace = pace
         self._request = method.request
         self._unknown: frozenset[str] = frozenset()
         self.session = gateway.connect(
@@ -90,6 +129,7 @@ class Stream:
             ProtocolError, Ended: what the stream is to end with.
         """
         self._receive(self._first.pop())
+        self._pace.done()
         reader = asyncio.create_task(self._read())
         reader.add_done_callback(self._read_over)
         try:
@@ -103,9 +143,16 @@ class Stream:
 
     async def _read(self) -> None:
         """Take requests until the client is done or wrong, or the stream is over."""
-        while (data := await self._call.read()) is not None and not self._call.over:
+        while await self._rested() and (data := await self._call.read()) is not None and not self._call.over:
+            self._pace.begin()
             self._receive(decoded(self._request, data))
+            self._pace.done()
             del data  # or it would be held until the next one comes
+
+    async def _rested(self) -> bool:
+        """Let others have their turn after a request that took long; whether the stream goes on."""
+        await self._call.rest(self._pace.rest)
+        return not self._call.over
 
     def _read_over(self, reader: asyncio.Task[None]) -> None:
         """However reading ended, it ends the stream."""
@@ -179,7 +226,9 @@ def user_agent(node: Node) -> str:
     return f"{node.user_agent_name} {version or ''}".strip()[:LONGEST_TEXT]
 
 
-async def take_reports(call: Call, session: LoadSession, reply: bytes | None, seconds: float | None) -> None:
+async def take_reports(
+    call: Call, session: LoadSession, reply: bytes | None, seconds: float | None, pace: Pace
+) -> None:
     """Serve a stream of load reports, for so long at most; `reply` answers the one that was taken already.
 
     No report is held while the next is waited for: one may have megabytes.
@@ -192,11 +241,14 @@ async def take_reports(call: Call, session: LoadSession, reply: bytes | None, se
     while not call.over:
         if reply:
             await call.write(reply)
+        await call.rest(pace.rest)
         left = None if until is None else max(0.0, until - loop.time())
         data = await call.next(left, Ended(_MOVED))
         if data is None:
             break
+        pace.begin()
         reply = taken(session, data)
+        pace.done()
         del data
     if isinstance(call.over, BaseException):
         raise call.over

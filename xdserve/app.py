@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import structlog
 
 from bootstrap.address import Address
@@ -114,7 +115,7 @@ class Program:
         self._server = Server(
             entrance.terms(settings),
             self._observer,
-            authenticator=entrance.authenticator(settings),
+            authenticator=entrance.authenticator(settings, self._metrics.credential_failures.inc),
             limits=entrance.limits(settings),
         )
         self._pipeline = Pipeline(options_of(settings), self._server, self)
@@ -139,7 +140,7 @@ class Program:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         _check_free(self._settings.xds_address)
-        port = await self._server.start(str(self._settings.xds_address), entrance.credentials(self._settings))
+        port = await self._server.start(str(self._settings.xds_address), self._credentials())
         try:
             self._last_good.open()
             admin = await self._admin.start()
@@ -150,6 +151,9 @@ class Program:
             await self._server.stop(self._settings.drain)
             await self._last_good.close()
             await self._admin.stop()
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        return entrance.credentials(self._settings, self._metrics.credential_failures.inc)
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Work until told to stop, or until a part of the program fails, which ends it."""
@@ -167,8 +171,6 @@ class Program:
 
     def _open(self) -> None:
         """Accept streams, now that everything is known: an Envoy that reconnects must not be emptied."""
-        if not self._source.errors():
-            self._last_good.settle(self._pipeline.owners)
         self._ready = True
         self._server.open()
         logger.info("ready", gateways=len(self._pipeline.owners), objects=len(self._pipeline.objects))
@@ -205,6 +207,8 @@ class Program:
         while more:
             more = self._pipeline.run()
             await asyncio.sleep(0)
+        if self._pipeline.idle:
+            self._last_good.settle(self._pipeline.owners)
         self._metrics.planned_services.inc(counts.planned_services - before[0])
         self._metrics.encoded_assignments.inc(counts.encoded_assignments - before[1])
         if self._since is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import structlog
@@ -15,6 +16,10 @@ from xds.session import Terms
 from xdserve.settings import Settings
 
 logger = structlog.get_logger("xdserve.credentials")
+
+
+def _nothing() -> None:
+    """Nobody counts."""
 
 
 class EntranceError(OSError):
@@ -31,8 +36,8 @@ def limits(settings: Settings) -> Limits:
     return Limits(admission_rate=settings.admission_rate, connection_age=settings.connection_age)
 
 
-def credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """TLS, read again when its files change; None for plain text.
+def credentials(settings: Settings, failed: Callable[[], None] = _nothing) -> grpc.ServerCredentials | None:
+    """TLS, read again when its files change; None for plain text. `failed` is called when they cannot be used then.
 
     Raises:
         EntranceError: a file cannot be used.
@@ -41,32 +46,42 @@ def credentials(settings: Settings) -> grpc.ServerCredentials | None:
         return None
     try:
         made = Credentials(
-            certificate=settings.xds_cert, key=settings.xds_key, client_ca=settings.xds_client_ca, report=_report
+            certificate=settings.xds_cert,
+            key=settings.xds_key,
+            client_ca=settings.xds_client_ca,
+            report=_report(failed),
         )
     except (OSError, ValueError) as error:
         raise EntranceError(str(error)) from error
     return made.server_credentials()
 
 
-def authenticator(settings: Settings) -> Authenticator | None:
+def authenticator(settings: Settings, failed: Callable[[], None] = _nothing) -> Authenticator | None:
     """Who tells what gateway a peer is of: its token or its certificate; None where everybody may ask for everything.
+
+    `failed` is called when the file of tokens has changed and cannot be used.
 
     Raises:
         EntranceError: the file of tokens cannot be used.
     """
     try:
-        known = list(_authenticators(settings))
+        known = list(_authenticators(settings, failed))
     except (OSError, ValueError) as error:
         raise EntranceError(str(error)) from error
     return AnyOf(known) if known else None
 
 
-def _authenticators(settings: Settings) -> Iterator[Authenticator]:
+def _authenticators(settings: Settings, failed: Callable[[], None]) -> Iterator[Authenticator]:
     if settings.xds_tokens is not None:
-        yield TokenFile(settings.xds_tokens, report=_report)
+        yield TokenFile(settings.xds_tokens, report=_report(failed))
     if settings.xds_client_ca is not None:
         yield CertificateAuthenticator(settings.trust_domain)
 
 
-def _report(level: int, line: str) -> None:
-    logger.log(level, line)
+def _report(failed: Callable[[], None]) -> Callable[[int, str], None]:
+    def report(level: int, line: str) -> None:
+        if level >= logging.ERROR:
+            failed()
+        logger.log(level, line)
+
+    return report

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
 from typing import Protocol
 
 from translator.objects.ref import Ref
@@ -13,8 +15,18 @@ from xdserve.settings import Settings
 from xdserve.sources import Broken, Change, Gone, Source, SourceError
 from xdserve.store import Accepted, Keeper, Store
 
-FILE = "last-good.sqlite"
 CLOSE_SECONDS = 2.0
+
+
+def file_of(settings: Settings) -> Path | None:
+    """The file in the state directory, named by the source: what one source does not have is not forgotten of another.
+
+    By the path that was given, and not where it leads to if it is a link: that may be another directory each day.
+    """
+    if settings.state_path is None:
+        return None
+    source = bytes((settings.source or Path()).absolute())
+    return settings.state_path / f"last-good-{blake2b(source, digest_size=8).hexdigest()}.sqlite"
 
 
 class Places(Protocol):
@@ -39,10 +51,12 @@ class LastGood:
 
     def __init__(self, settings: Settings, server: Server, pipeline: Pipeline, source: Places) -> None:
         self._server = server
+        self._source = source
         self._keeper: Keeper | None = None
         self._restored: set[str] = set()
+        self._settled = False
         self._policies = PoliciesInForce(pipeline, source)
-        self._path = settings.state_path / FILE if settings.last_good and settings.state_path else None
+        self._path = file_of(settings) if settings.last_good else None
 
     @property
     def failures(self) -> int:
@@ -65,12 +79,25 @@ class LastGood:
         return self._policies.unread()
 
     def settle(self, gateways: Collection[str]) -> None:
-        """All is read: what an earlier server knew of gateways and targets that are no more is forgotten."""
-        for gateway in self._restored.difference(gateways):
+        """What an earlier server knew of gateways and targets that are no more is forgotten, once all is read.
+
+        To be called whenever all is done; as long as the source has errors, what is missing may stand there.
+        A gateway of which an Envoy is connected waits for that to leave: to forget it would empty the Envoy.
+        """
+        if not self._is_settled():
+            return
+        orphans = self._restored.difference(gateways)
+        self._restored = {gateway for gateway in orphans if self._server.connected(gateway)}
+        for gateway in orphans - self._restored:
             self._server.forget(gateway)
-        self._restored.clear()
-        if self._keeper:
-            self._policies.settle()
+
+    def _is_settled(self) -> bool:
+        """Whether there was a time at which everything could be read; policies are settled then."""
+        if not self._settled and not self._source.errors():
+            self._settled = True
+            if self._keeper:
+                self._policies.settle()
+        return self._settled
 
     async def run(self) -> None:
         """Write what changes, until cancelled."""

@@ -31,7 +31,8 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 TYPES = tuple(type_.short for type_ in ResourceType)
 VARIANTS = tuple(Variant)
-SERVICES = ("ads", *TYPES)
+AGGREGATED = "ads"
+SERVICES = (AGGREGATED, *TYPES)
 OTHER = "OTHER"
 STATUSES = (
     "INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE",
@@ -70,13 +71,13 @@ class Metrics:
         self.gateways = self._gauge("gateways", "Gateways that have resources")
         self.services = self._gauge("services", "Services that are planned")
         self.connected_envoys = self._gauge(
-            "connected_envoys", "Streams of Envoys that are open; over ADS each Envoy has one"
+            "connected_envoys", "Envoys that are connected; those with a stream for each type by their node ids"
         )
         self.objects = self._gauge("objects", "Objects held, by kind", kind=KINDS)
         self.errors = self._gauge("errors", "Findings present now: what /debug/errors lists")
         self.refused_resources = self._gauge(
             "refused_resources",
-            "Resources whose present version is not served: what /debug/rejections lists",
+            "Resources of which Envoys refuse the present version: what /debug/rejections lists",
             type=TYPES,
         )
 
@@ -93,6 +94,9 @@ class Metrics:
         self.acks = self._counter("acks", "Responses that Envoys accepted", type=TYPES)
         self.rejections = self._counter("rejections", "Responses that Envoys refused", type=TYPES)
         self.ack_seconds = self._histogram("ack_seconds", "Time from a response to its ACK", _ACK_BUCKETS, type=TYPES)
+        self.stale_answers = self._counter(
+            "stale_answers", "Answers of Envoys to responses that were not waiting for one", type=TYPES
+        )
         self.quarantined = self._counter("quarantined", "Versions taken for what Envoys were lost by")
         self.overdue = self._counter("overdue", "Responses that Envoys did not answer in time", type=TYPES)
         self.pushes_coalesced = self._counter(
@@ -108,6 +112,9 @@ class Metrics:
         )
         self.unknown_types = self._counter(
             "unknown_types", "Requests for types that this server does not have, ten a stream at most"
+        )
+        self.credential_failures = self._counter(
+            "credential_failures", "Changes of certificates, keys or tokens that could not be used; the last good stay"
         )
         self.store_failures = self._read("store_failures", "Writes of last good versions that failed")
 

@@ -115,6 +115,7 @@ class Pipeline:
         self.objects = Objects(INDEXES)
         self.units: dict[Ref, Unit] = {}
         self.owners: dict[str, Ref] = {}
+        self._vacated: set[str] = set()
         self.counts = Counts()
         self._options = options
         self._publisher = publisher
@@ -279,6 +280,7 @@ class Pipeline:
         before = unit.retained | unit.backends
         remove = list(self._dropped(service.service, unit, wanted))
         self.owners[gateway.name] = service.service
+        self._vacated.discard(gateway.name)
         unit.backends = wanted
         self._publisher.publish(gateway.name, put, remove)
         self._retain(service.service, unit, before)
@@ -310,13 +312,14 @@ class Pipeline:
             self._leave(gateway, owner, remove)
             return
         del self.owners[gateway]
+        self._vacated.add(gateway)
         if planned.findings:
             # The other's routes replace these in a moment; until then they hold their clusters.
             self._publisher.publish(gateway, (), remove)
         elif self._publisher.connected(gateway):
             self._publisher.publish(gateway, [self._encode(envoy.route_configuration(gone(ref)))], remove)
         else:
-            self._publisher.forget(gateway)
+            self.release(gateway)
 
     def _leave(self, gateway: str, owner: Ref | None, remove: list[tuple[ResourceType, str]]) -> None:
         """The gateway is another's already; what that has of the same name stays."""
@@ -326,8 +329,12 @@ class Pipeline:
         self._publisher.publish(gateway, (), [(kind, name) for kind, name in remove if name not in held])
 
     def release(self, gateway: str) -> None:
-        """An Envoy has left: a gateway without target that has no other is forgotten."""
-        if gateway not in self.owners and not self._publisher.connected(gateway):
+        """An Envoy has left: a gateway whose target is gone, and that has no other Envoy, is forgotten.
+
+        A gateway that never had one is not: its service may only be unreadable, and what is remembered of it is wanted.
+        """
+        if gateway in self._vacated and not self._publisher.connected(gateway):
+            self._vacated.remove(gateway)
             self._publisher.forget(gateway)
 
     def _attachment(self, ref: Ref) -> None:

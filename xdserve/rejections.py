@@ -64,10 +64,17 @@ class Standing:
         return f"Envoy {self.node} refuses {what}, {self.instead}: {self.words}"
 
     @property
+    def disputed(self) -> bool:
+        """Whether some Envoys have the version, and nothing else is good: then it is served all the same."""
+        return self.rejection.served == self.rejection.refusal.version
+
+    @property
     def instead(self) -> str:
         """What is served instead, in words."""
         if self.rejection.served is None:
             return "and no version is known to be good, so Envoys keep what they have"
+        if self.disputed:
+            return "and others have it, so it stays where nothing else is good"
         return f"version {self.rejection.served} is served instead"
 
 
@@ -154,7 +161,7 @@ class Rejections:
         refusal = one.rejection.refusal
         if refusal.cause is Cause.QUARANTINED:
             self._quarantined.inc()
-        meaning = _BEGUN[refusal.cause, one.rejection.served is not None]
+        meaning = _DISPUTED if one.disputed else _BEGUN[refusal.cause, one.rejection.served is not None]
         logger.warning(meaning, **self._fields(one), node=one.node, code=refusal.code, message=one.words)
 
     def _fields(self, one: Standing) -> dict[str, object]:
@@ -170,6 +177,7 @@ class Rejections:
 
 _GOOD = "the last good version is served instead, until the object changes"
 _NONE = "no version is known to be good, so Envoys keep what they have, and new ones get none"
+_DISPUTED = "an Envoy refuses this version, which others have: it is served, for nothing else is good"
 _BEGUN = {
     (Cause.REFUSED, True): f"an Envoy refuses this version: {_GOOD}",
     (Cause.REFUSED, False): f"an Envoy refuses this version: {_NONE}",

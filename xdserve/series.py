@@ -30,7 +30,7 @@ class Family(NamedTuple):
 
 
 CONNECTED = Family(
-    "xdserve_gateway_connected_envoys", "gauge", "Streams of Envoys that are open, by gateway", {"gateway": ()}
+    "xdserve_gateway_connected_envoys", "gauge", "Envoys that are connected, by gateway", {"gateway": ()}
 )
 REQUESTS = Family(
     "xdserve_backend_requests_total",

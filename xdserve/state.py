@@ -90,6 +90,10 @@ class ProgramState:
         """All that Envoys refuse now, by gateway."""
         return (_rejection(one, self._rejections.place(one)) for one in self._rejections)
 
+    def retry(self, gateway: str) -> int | None:
+        """Forget what Envoys refused of the gateway, so that it is sent once more: how many versions."""
+        return None if self._server.scope(gateway) is None else self._server.retry(gateway)
+
     def status(self) -> Iterator[StatusEntry]:
         """The conditions of every object that has some."""
         for ref, judgement in self._judge.judge():

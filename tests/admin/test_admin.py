@@ -64,6 +64,7 @@ class FakeState:
     is_ready: bool = True
     nodes_: list[Node] = field(default_factory=list)
     gateways_: Sequence[Any] = ({"name": "models/iris"},)
+    retried: list[str] = field(default_factory=list)
 
     def ready(self) -> bool:
         return self.is_ready
@@ -85,6 +86,10 @@ class FakeState:
 
     def rejections(self) -> Iterator[RejectionEntry]:
         return iter([REJECTION])
+
+    def retry(self, gateway: str) -> int | None:
+        self.retried.append(gateway)
+        return 2 if gateway == "models/iris" else None
 
 
 @pytest.fixture
@@ -128,10 +133,12 @@ async def test_the_index_lists_every_endpoint(client: ClientSession) -> None:
         "/debug/status",
         "/debug/errors",
         "/debug/rejections",
+        "/debug/retry",
     }
+    others = {"/debug/resources": 400, "/debug/retry": 405}
     for path in index:
         async with client.get(path) as response:
-            assert response.status == (400 if path == "/debug/resources" else 200)
+            assert response.status == others.get(path, 200)
 
 
 async def test_metrics_are_what_prometheus_reads(client: ClientSession) -> None:
@@ -181,6 +188,20 @@ async def test_resources_want_a_gateway(client: ClientSession, query: str) -> No
         400,
         {"error": "gateway is missing: ?gateway=NAMESPACE/NAME"},
     )
+
+
+async def test_what_a_gateway_refused_is_tried_again_on_request_alone(client: ClientSession, state: FakeState) -> None:
+    async def post(query: str, **headers: str) -> tuple[int, Any]:
+        async with client.post(f"/debug/retry{query}", headers=headers) as response:
+            return response.status, await response.json()
+
+    async with client.get("/debug/retry?gateway=models/iris") as response:
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+    assert (await post("?gateway=models/iris", Origin="http://evil.example"))[0] == 403
+    assert await post("") == (400, {"error": "gateway is missing: ?gateway=NAMESPACE/NAME"})
+    assert state.retried == []
+    assert await post("?gateway=models/iris") == (200, {"retried": 2})
+    assert await post("?gateway=models/none") == (404, {"error": "no gateway models/none"})
 
 
 async def test_unknown_paths_and_methods_are_json_errors(client: ClientSession) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -119,6 +120,21 @@ async def test_a_refused_edit_is_still_refused_after_a_restart_and_the_good_one_
             return not await refused(serve)
 
         await wait_until(forgiven, 20, "the refusal to be over")
+
+
+async def test_what_was_refused_is_sent_once_more_on_request(serve):
+    good = await spoiled(serve)
+    async with envoy(serve) as newcomer:
+        found, response = await routes(newcomer)
+        assert found == good
+        await newcomer.ack(response)
+        url = f"http://127.0.0.1:{serve.admin}/debug/retry?gateway={IRIS}"
+        async with aiohttp.ClientSession() as session, session.post(url) as answer:
+            assert await answer.json() == {"retried": 1}
+        found, response = await routes(newcomer)
+        assert found != good
+        await newcomer.ack(response)
+        assert await refused(serve) == []
 
 
 async def test_without_a_memory_it_is_tried_again(serve):
@@ -242,6 +258,23 @@ async def _tells(serve, file):
     return any(one[0] == file for one in await said(serve))
 
 
+@asynccontextmanager
+async def waiting(serve):
+    """A client of a gateway that no service makes, which is not answered."""
+
+    async def connected():
+        return bool(await serve.json("/debug/nodes")) is expected
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{serve.port}") as channel:
+        client, expected = Client(channel), True
+        await client.say(ResourceType.CLUSTER, gateway=IRIS)
+        await wait_until(connected, 20, "the request to be there")
+        yield client
+        client.call.cancel()
+        expected = False
+        await wait_until(connected, 20, "the client to be gone")
+
+
 async def test_a_service_that_is_broken_at_the_start_leaves_its_envoys_what_they_have(serve):
     """Nothing says what it is to be: nobody is answered, and nothing is forgotten."""
     good = await spoiled(serve)
@@ -250,14 +283,10 @@ async def test_a_service_that_is_broken_at_the_start_leaves_its_envoys_what_they
     serve.write("policy.yaml", NO_BACKEND)
     await serve.started()
     await restarted(serve)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{serve.port}") as channel:
-        client = Client(channel)
-        await client.say(ResourceType.CLUSTER, gateway=IRIS)
-
-        async def asked():
-            return await serve.json("/debug/nodes")
-
-        await wait_until(asked, 20, "the request to be there")
+    async with waiting(serve):
+        pass  # one that comes and goes takes nothing with it
+    await restarted(serve)
+    async with waiting(serve) as client:
         serve.write("iris.yaml", TARGET, *MODELS)
         response = await client.get()
         assert sorted(one.name for one in response.resources) == CLUSTERS

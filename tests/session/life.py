@@ -129,12 +129,21 @@ class Life:
             self.memories.clear()
             self.told.clear()
         self.publish()
+        self._forget_who_agreed()
         after = {key: self.scope.get(*key) for key in self.known_keys()}
         for seat in self.seats:
             seat.session = None
             self.connect(seat)
         other = {key for key in before if before[key] != after[key]}
         assert not remembers or not other, f"otherwise served after a restart: {other}"
+
+    def _forget_who_agreed(self):
+        """Who refused a version after another had is not remembered: it may be asked once more."""
+        for node_id, type_, name, version in list(self.told):
+            served = self.scope.get(type_, name)
+            first = (type_, name, version) in self.scope.refused_by(node_id)
+            if served is not None and served.version == version and not first:
+                del self.told[node_id, type_, name, version]
 
     def keep_memory(self):
         for key in self.scope.drain():
@@ -161,6 +170,7 @@ class Life:
         for name, version in versions.items():
             wanted = self.scope.wanted(refused.type, name)
             current = wanted is not None and wanted.version == version
+            exact = exact or (len(flown) == 1 and not any(one.partial for one in flights if one.nonce == refused.nonce))
             known = current or self.scope.has_been_good(refused.type, name, version)
             if known and flown.get(name) == version:
                 key = (seat.envoy.node_id, refused.type, name, version)
@@ -179,9 +189,11 @@ class Life:
         entries = entries_of(response, seat.envoy.variant)
         for name, version in entries:
             told = self.told.get((seat.envoy.node_id, response.type, name, version))
-            assert told is not True, f"{response.type.short} {name} was refused and comes again"
+            follows = response.type is ENDPOINT  # its cluster comes again, and silence would keep that from warming
+            asked = (response.type, name) in seat.envoy.awaited
+            assert told is not True or follows or asked, f"{response.type.short} {name} was refused and comes again"
             whole = seat.envoy.variant is Variant.SOTW and response.type.full_state
-            assert told is None or len(entries) == 1 or whole, f"{name} is suspect and does not come alone"
+            assert told is not False or len(entries) == 1 or whole, f"{name} is suspect and does not come alone"
 
     def deliver_response(self, seat):
         seat.envoy.receive(seat.inbox.pop(0))
@@ -271,11 +283,22 @@ class Rest:
         if self.envoy.withholds_first():
             return
         for type_ in TYPES:
-            for name in self.names(type_):
-                self._same(type_, name)
-            self._left_over(type_)
+            if not self._kept_as_it_is(type_):
+                for name in self.names(type_):
+                    self._same(type_, name)
+                self._left_over(type_)
         for type_, name in self.envoy.awaited:
             self._answered(type_, name)
+
+    def _kept_as_it_is(self, type_):
+        """Nobody can judge what it has of an earlier stream, and all there is would take it away."""
+        session = self.seat.session
+        return session._would_empty(session._substream(type_))
+
+    def _refuses(self, type_, name, served):
+        """It refused what another Envoy has, and nothing else is good."""
+        told = self.life.told.get((self.envoy.node_id, type_, name, served.version))
+        return told is True or served.version in self.envoy.refused.get((type_, name), ())
 
     @property
     def envoy(self) -> ModelEnvoy:
@@ -289,7 +312,7 @@ class Rest:
     def _same(self, type_, name):
         served, wanted = self.life.scope.get(type_, name), self.life.scope.wanted(type_, name)
         has = self.envoy.versions(type_).get(name)
-        if served is None or has == served.version:
+        if served is None or has == served.version or self._refuses(type_, name, served):
             return
         took = wanted is not None and has == wanted.version
         if type_ is CLUSTER and self.envoy.warming and (type_, name, served.version) in self.seat.session.unanswered():
@@ -300,7 +323,12 @@ class Rest:
 
     def _held_back(self, type_, served):
         """A route to a cluster that cannot warm, or of which the server cannot know that it is warm."""
-        return type_ is ROUTE and any(map(self._cold, served.uses))
+        waits = self._kept_as_it_is(CLUSTER) or any(self._cold(name) or self._lacks(name) for name in served.uses)
+        return type_ is ROUTE and waits
+
+    def _lacks(self, cluster):
+        served = self.life.scope.get(CLUSTER, cluster)
+        return served is not None and self._refuses(CLUSTER, cluster, served)
 
     def _cold(self, cluster):
         held = self.envoy.held[CLUSTER].get(cluster)
@@ -330,9 +358,12 @@ class Rest:
         if type_ is CLUSTER and self.envoy.warming:
             return  # it cannot ask yet
         if served is None:
-            silent = self.envoy.variant is Variant.SOTW and type_ is not ENDPOINT
             wanted = self.life.scope.wanted(type_, name) is not None
+            silent = self.envoy.variant is Variant.SOTW and (wanted or type_ is not ENDPOINT)
             waits = name in self.envoy.held[type_] and (wanted or self._needed(type_, name))
             assert silent or waits, f"{self.envoy.node_id}: {type_.short} {name} is not there, and nobody said so"
         else:
-            assert self._held_back(type_, served), f"{self.envoy.node_id}: {type_.short} {name} was never answered"
+            held_back = self._held_back(type_, served) or self._refuses(type_, name, served)
+            assert held_back or self._kept_as_it_is(type_), (
+                f"{self.envoy.node_id}: {type_.short} {name} was never answered"
+            )

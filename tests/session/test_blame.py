@@ -23,7 +23,7 @@ def test_the_words_say_whom():
 def test_a_name_inside_another_is_not_it():
     names = {"iris": "1", "iris-v2": "1", "models/iris": "1"}
     assert blame(names, "cluster iris-v2: no good", nobody).culprits == ["iris-v2"]
-    assert blame(names, "cluster models/iris.", nobody).culprits == ["models/iris"]
+    assert blame(names, "cluster(s) models/iris: no good", nobody).culprits == ["models/iris"]
 
 
 def test_who_is_alone_is_it():
@@ -48,6 +48,19 @@ def test_but_words_count_more():
         return name == "a"
 
     assert blame(NEW, "cluster a: no good", is_good) == Blame(["a"], [])
+
+
+def test_what_a_user_wrote_is_no_name():
+    """Of routes Envoy names none, but it quotes a bad expression; and an error may quote anything."""
+    assert blame(NEW, "bad expression '(a: b'", nobody, named=False) == Blame([], ["a", "b"])
+    assert blame(NEW, "cluster(s) b: 'a' is no good", nobody) == Blame(["b"], [])
+
+
+def test_what_is_new_is_meant_before_what_runs():
+    def is_good(name, version):
+        return name == "a"
+
+    assert blame(NEW, "cluster(s) b: it says a: no good", is_good) == Blame(["b"], [])
 
 
 def test_who_is_left_of_several_may_be_innocent():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.session.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, Client, make
 from xds.session.gates import DOUBT
-from xds.session.session import MOST_FLIGHTS
+from xds.session.substream import MOST_FLIGHTS
 
 
 def what(responses):
@@ -246,3 +246,9 @@ def test_a_client_that_never_answers_is_sent_no_more_after_some():
         client.publish(make(CLUSTER, "a", rev))
         client.later(1.0)
     assert len(client.view(CLUSTER).in_flight) == MOST_FLIGHTS
+
+
+def test_a_stream_of_routes_alone_waits_for_no_clusters():
+    """It can never ask for them, also not when it comes with versions of an earlier stream."""
+    client = Client(make(CLUSTER, "a"), make(ROUTE, "r", 1, ["a"]), types=(ROUTE,))
+    assert what(client.ask(ROUTE, ["r"], initial={"r": "older"})) == [("rds", ["r"], [])]

@@ -336,3 +336,13 @@ def test_a_retired_cluster_that_was_refused_in_a_later_version_outlives_two_rest
         scope = again.scope
     assert scope.get(ROUTE, "r").uses == {"a", "b"}
     assert scope.get(CLUSTER, "b") == make(CLUSTER, "b")
+
+
+def test_what_is_listed_again_while_it_is_in_flight_is_followed_by_its_assignment_again():
+    """Envoy may have refused it and not said so yet: then it warms anew."""
+    client = connected(SotwClient)
+    client.publish(make(CLUSTER, "a", 1), make(CLUSTER, "b", 1))
+    _, *assignments = client.get()
+    client.drain(assignments)
+    client.publish(make(CLUSTER, "b"))
+    assert what(client.get()) == [("cds", ["a", "b"], []), ("eds", ["a", "b"], [])]

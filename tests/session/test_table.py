@@ -28,7 +28,7 @@ def request(**fields):
 
 def in_state(state, variant=SubStream, flights=1):
     """A sub-stream that came to the state by the ways there are; with several responses in flight if wanted."""
-    sub = variant(ResourceType.CLUSTER)
+    sub = variant(ResourceType.CLUSTER, {})
     if state is not State.UNASKED:
         assert sub.step(Signal.SUBSCRIBE) is Action.OPEN
         sub.open(request(), Scope("a/b"))

@@ -139,6 +139,11 @@ class Rig:
     port: int
     channels: list = field(default_factory=list)
 
+    @property
+    def arriving(self):
+        """How many calls there are that report loads, or have not said yet what they want."""
+        return len(self.server._calls) - len(self.server._streams)
+
     def channel(self, *, options=(), host="127.0.0.1"):
         """A connection of its own."""
         options = (("grpc.use_local_subchannel_pool", 1), *options)

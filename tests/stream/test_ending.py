@@ -6,7 +6,6 @@ import asyncio
 import time
 
 import grpc
-import pytest
 
 from tests.stream.rig import GATEWAY, Client
 from tests.support.model_envoy import make
@@ -37,11 +36,18 @@ class TestAdmission:
         clients += [await rig.connected() for _ in range(3)]
         assert rig.server.connected(GATEWAY) == len(clients)
 
-    @pytest.mark.parametrize("path", [STREAM_ADS, f"/{SERVICE}/{METHOD}"])
-    async def test_by_every_method(self, start, path):
+    async def test_by_every_method(self, start):
         rig = await start(clock=lambda: 0.0, admission_rate=1)
         await rig.connected()
-        assert (await rig.client(path).end())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await rig.client(STREAM_ADS).end())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    async def test_load_reports_have_a_rate_of_their_own(self, start):
+        rig = await start(clock=lambda: 0.0, admission_rate=1)
+        reports = rig.client(f"/{SERVICE}/{METHOD}")
+        await reports.raw(report())
+        assert await reports.got_something()
+        await rig.connected()
+        assert (await rig.client(f"/{SERVICE}/{METHOD}").end())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class TestDraining:
@@ -79,7 +85,7 @@ class TestDraining:
     async def test_who_says_nothing_is_ended_too(self, start):
         rig = await start()
         client = rig.client()
-        await until(lambda: rig.server.arriving == 1)
+        await until(lambda: rig.arriving == 1)
         async with asyncio.timeout(5):
             await rig.server.stop(60)
         assert await client.end() == GOING
@@ -98,7 +104,7 @@ class TestDraining:
     async def test_load_reports_end_too(self, start):
         rig = await start()
         client = rig.client(f"/{SERVICE}/{METHOD}")
-        await until(lambda: rig.server.arriving == 1)
+        await until(lambda: rig.arriving == 1)
         await rig.server.stop(10)
         assert await client.end() == GOING
 

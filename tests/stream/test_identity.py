@@ -16,6 +16,7 @@ from xds import loads
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest
 from xds.credentials import Credentials, TokenFile
+from xds.entrance import host_of
 from xds.identity import CertificateAuthenticator, Denied, Unproven
 from xds.types import ResourceType
 from xds.wire import encode
@@ -147,9 +148,51 @@ class TestAnAuthenticator:
 
         rig = await start(authenticator=Never())
         client = rig.client()
-        await until(lambda: rig.server.arriving == 1)
+        await until(lambda: rig.arriving == 1)
         await rig.server.stop(10)
         assert await client.end() == (grpc.StatusCode.UNAVAILABLE, "this server is going down")
+
+
+class TestStrangers:
+    """Past the rate they are not asked about; whoever else comes is let in."""
+
+    @pytest.fixture
+    async def flooded(self, start, tokens):
+        rig = await start(authenticator=tokens, clock=lambda: 0.0, admission_rate=5)
+        ends = [await rig.client(metadata=bearer(f"wrong-{number}")).end() for number in range(8)]
+        assert [code for code, _ in ends[:5]] == [grpc.StatusCode.UNAUTHENTICATED] * 5
+        assert ends[5:] == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many strangers from this host; try again")] * 3
+        assert tokens.asked == 5
+        return rig
+
+    async def test_they_use_up_nothing_of_another_host(self, flooded, monkeypatch):
+        monkeypatch.setattr("xds.entrance.host_of", lambda peer: "another")
+        for _ in range(5):
+            client = flooded.client(metadata=bearer("right"))
+            assert set(await client.take(CLUSTER, gateway=GATEWAY)) == {"a"}
+        code, message = await flooded.client(metadata=bearer("right")).end()
+        assert (code, message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many new streams; try again")
+
+    async def test_who_was_let_in_before_comes_again_from_theirs(self, start, tokens):
+        rig = await start(authenticator=tokens, clock=lambda: 0.0, admission_rate=5)
+        for _ in range(2):
+            await rig.client(metadata=bearer("right")).take(CLUSTER, gateway=GATEWAY)
+            for _ in range(8):
+                await rig.client().end()
+        assert rig.record.refusals == {"UNAUTHENTICATED": 5, "RESOURCE_EXHAUSTED": 11}
+
+    @pytest.mark.parametrize(
+        ("peer", "host"),
+        [
+            ("ipv4:10.0.0.1:40000", "10.0.0.1"),
+            ("ipv6:%5B::ffff:10.0.0.1%5D:40000", "10.0.0.1"),
+            ("ipv6:%5B2001:db8::1:2:3:4%5D:1", "2001:db8::/64"),
+            ("ipv6:%5Bfe80::1%25eth0%5D:1", "fe80::/64"),
+            ("unix:", "unix:"),
+        ],
+    )
+    def test_hosts(self, peer, host):
+        assert host_of(peer) == host
 
 
 async def test_a_token_file(start, tmp_path):

@@ -11,8 +11,8 @@ from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DiscoveryRequest
 from xds.services import SERVICES, Discovery
-from xds.session import UnknownType, Variant
-from xds.streams import LONGEST_TEXT, UNKNOWN_TYPES
+from xds.session import Acknowledged, UnknownType, Variant
+from xds.streams import LONGEST_TEXT, UNKNOWN_TYPES, Pace, decoded
 from xds.types import ResourceType
 from xds.wire import encode
 
@@ -157,6 +157,10 @@ def told(rig):
     return [event.type_url for _, event in rig.record.events if isinstance(event, UnknownType)]
 
 
+def acks(rig):
+    return len([event for _, event in rig.record.events if isinstance(event, Acknowledged)])
+
+
 def varint(value):
     result = b""
     while value >= 128:
@@ -169,3 +173,90 @@ async def still_served(rig, client):
     """The client gets what is published now."""
     rig.server.publish(GATEWAY, [make(CLUSTER, "after")])
     assert [entry.name for entry in (await client.get()).resources] == ["after"]
+
+
+class TestPace:
+    """What takes long is followed by a rest as long, in which nothing is read of its stream."""
+
+    @pytest.fixture
+    async def slow(self, start):
+        """A server on which each event of a client `slow` takes a minute, by its clock; and two clients."""
+        now = 0.0
+        rig = await start(clock=lambda: now)
+        told = rig.record.event
+
+        def event(stream, event):
+            nonlocal now
+            now += rig.minutes * 60 if stream.node_id == "slow" else 0
+            told(stream, event)
+
+        rig.record.event, rig.minutes = event, 0
+        return rig
+
+    async def test_the_next_request_waits_and_nobody_else_does(self, slow):
+        other, client = await slow.connected(), slow.client()
+        await client.say(CLUSTER, gateway=GATEWAY, node_id="slow")
+        await client.ack(await client.get())
+        await until(lambda: acks(slow) == 2)
+        slow.minutes = 1
+        for number in range(3):
+            await client.say(f"type.googleapis.com/{number}")
+        await until(lambda: told(slow))
+        for number in range(20):
+            slow.server.publish(GATEWAY, [make(CLUSTER, "b", number)])
+            await other.ack(await other.get())
+        assert len(told(slow)) == 1
+        await slow.server.stop(10)  # waits for no rest
+
+    async def test_also_after_the_first(self, slow):
+        slow.minutes = 1
+        client = slow.client()
+        await client.say("type.googleapis.com/1", gateway=GATEWAY, node_id="slow")
+        await until(lambda: told(slow))
+        await client.say("type.googleapis.com/2")
+        other = await slow.connected()
+        for number in range(20):
+            slow.server.publish(GATEWAY, [make(CLUSTER, "b", number)])
+            await other.ack(await other.get())
+        assert len(told(slow)) == 1
+
+    async def test_and_is_read_then(self, slow, monkeypatch):
+        monkeypatch.setattr("xds.streams.LONGEST_REST", 0.05)
+        slow.minutes = 1
+        client = slow.client()
+        await client.say("type.googleapis.com/1", gateway=GATEWAY, node_id="slow")
+        for number in range(5):
+            await client.say(f"type.googleapis.com/later-{number}")
+        await until(lambda: len(told(slow)) == 6)
+
+    @pytest.mark.parametrize("late", [False, True])
+    async def test_a_refusal_waits_too(self, start, monkeypatch, late):
+        now = 0.0
+        rig = await start(clock=lambda: now)
+
+        def slowly(kind, data):
+            nonlocal now
+            if data == b"\xff":
+                now += 60
+            return decoded(kind, data)
+
+        monkeypatch.setattr("xds.server.decoded", slowly)
+        monkeypatch.setattr("xds.streams.decoded", slowly)
+        other, client = await rig.connected(), await rig.connected() if late else rig.client()
+        await client.raw(b"\xff")
+        await until(lambda: rig.record.refusals == {"INVALID_ARGUMENT": 1})
+        for number in range(20):
+            rig.server.publish(GATEWAY, [make(CLUSTER, "b", number)])
+            await other.ack(await other.get())
+        assert not client.call.done()
+
+    def test_it_is_as_long_as_the_work(self):
+        now = 0.0
+        pace = Pace(lambda: now)
+        rests = []
+        for took in (0.01, 0.5, 0.009, 1.25, 3600.0, 0.0):
+            pace.begin()
+            now += took
+            pace.done()
+            rests.append(pace.rest)
+        assert rests == pytest.approx([0, 0.5, 0, 1.25, 5, 0])

@@ -13,6 +13,7 @@ from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.config.endpoint.v3 import ClusterStats, UpstreamLocalityStats
 from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest, LoadStatsResponse
+from xds.call import Call
 from xds.loads import METHOD, SERVICE
 from xds.types import ResourceType
 from xds.wire import encode
@@ -100,3 +101,28 @@ async def test_a_client_that_is_done(rig):
     client, _ = await reporting(rig)
     await client.call.done_writing()
     assert await client.end() == (grpc.StatusCode.OK, "")
+
+
+async def test_a_report_that_took_long_is_followed_by_a_rest(start, monkeypatch):
+    monkeypatch.setattr("xds.streams.LONGEST_REST", 0.05)
+    now = 0.0
+    rests = []
+    rig = await start(clock=lambda: now)
+    resting = Call.rest
+
+    async def rest(call, seconds):
+        rests.append(seconds)
+        await resting(call, seconds)
+
+    def take(report):
+        nonlocal now
+        now += 60 if report.deltas[0].issued == 1 else 0.001
+
+    monkeypatch.setattr(Call, "rest", rest)
+    rig.server.loads.subscribe(GATEWAY, take)
+    client, _ = await reporting(rig, report(issued=1))
+    for issued in (2, 1, 3):
+        await client.raw(report(issued=issued))
+    await until(lambda: len(rests) == 4)
+    assert rests == [0.05, 0.0, 0.05, 0.0]
+    assert rig.server.loads.reports(GATEWAY)["a"].issued == 7

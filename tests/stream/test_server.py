@@ -13,13 +13,17 @@ from tests.support.model_envoy import make
 from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest
+from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest
+from xds.loads import METHOD, SERVICE
 from xds.server import Consent, Server
+from xds.services import DELTA_ADS
 from xds.session import Acknowledged, Terms
 from xds.types import ResourceType
 from xds.wire import encode, resource
 
 CLUSTER, ENDPOINT = ResourceType.CLUSTER, ResourceType.ENDPOINT
 LISTENER, ROUTE = ResourceType.LISTENER, ResourceType.ROUTE
+LRS = f"/{SERVICE}/{METHOD}"
 
 
 class TestWhoIsLetIn:
@@ -194,8 +198,30 @@ class TestStreamsSideBySide:
         with monkeypatch.context() as patch:
             patch.setattr(rig.record, "event", fail)
             await client.say(LISTENER)
-            assert (await client.end())[0] is grpc.StatusCode.UNKNOWN
-        assert "our bug" in caplog.text
+            assert await client.end() == (grpc.StatusCode.INTERNAL, "internal error")
+        assert "ZeroDivisionError: our bug" in caplog.text
+        assert (rig.record.refusals, rig.record.words) == ({"INTERNAL": 1}, ["internal error"])
+        rig.server.publish(GATEWAY, [make(CLUSTER, "b")])
+        assert (await other.get()).resources[0].name == "b"
+
+    @pytest.mark.parametrize("path", [DELTA_ADS, LRS])
+    async def test_a_bug_of_ours_in_a_first_request_too(self, rig, caplog, monkeypatch, path):
+        other = await rig.connected()
+
+        def fail(*_, **__):
+            raise ExceptionGroup("several", [ZeroDivisionError("our bug")])
+
+        with monkeypatch.context() as patch:
+            patch.setattr("xds.gateway.Gateway.receive", fail)
+            patch.setattr("xds.loads.Loads.take", fail)
+            client = rig.client(path)
+            node = Node(id="envoy", cluster=GATEWAY)
+            delta = DeltaDiscoveryRequest(node=node, type_url=LISTENER)
+            await client.raw(encode(LoadStatsRequest(node=node) if path == LRS else delta))
+            assert await client.end() == (grpc.StatusCode.INTERNAL, "internal error")
+        assert "ZeroDivisionError: our bug" in caplog.text
+        assert rig.record.refusals == {"INTERNAL": 1}
+        await until(lambda: rig.server.connected(GATEWAY) == 1 and not rig.arriving)
         rig.server.publish(GATEWAY, [make(CLUSTER, "b")])
         assert (await other.get()).resources[0].name == "b"
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import resource as limits
+import threading
 from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.stream.rig import GATEWAY, Client
+from tests.stream.rig import DEADLINE, GATEWAY, Client
 from tests.support.model_envoy import make
 from tests.support.wait import wait_until as until
-from xds.hangup import hang_up
+from xds.hangup import Cutter, hang_up
 from xds.services import DELTA_ADS
 from xds.types import ResourceType
 from xds.wire import resource
@@ -49,7 +51,7 @@ async def test_it_is_cut_off_and_counted(start, path):
     assert rig.record.refusals == {"DEADLINE_EXCEEDED": 1}
     assert rig.record.words == ["did not read a response within 0.2 s"]
     assert (await client.end())[0] is grpc.StatusCode.UNAVAILABLE  # its connection is gone
-    await until(lambda: not rig.server.arriving)
+    await until(lambda: not rig.arriving)
     rig.server.publish(GATEWAY, [make(CLUSTER, "b")])
     assert [entry.name for entry in (await other.get()).resources] == ["b"]
 
@@ -73,7 +75,7 @@ async def cut(rig, times):
         await until(lambda refused=refused: len(rig.record.words) > refused)
         await client.end()
         rig.record.responses.clear()
-    await until(lambda: not rig.server.nodes() and not rig.server.arriving)
+    await until(lambda: not rig.server.nodes() and not rig.arriving)
 
 
 async def test_one_that_reads_in_time_is_served(start):
@@ -103,7 +105,7 @@ async def test_a_client_that_goes_while_it_is_stuck_is_no_bug_of_ours(start, cap
     client = await stuck(rig)
     await until(lambda: rig.record.responses)
     client.call.cancel()
-    await until(lambda: not rig.server.nodes() and not rig.server.arriving)
+    await until(lambda: not rig.server.nodes() and not rig.arriving)
     assert caplog.text == ""
     assert rig.record.words == []
 
@@ -112,7 +114,7 @@ class TestHangingUp:
     async def test_only_that_connection(self, rig):
         one, two = await rig.connected(), await rig.connected()
         peer = rig.record.streams[0].peer
-        assert hang_up(peer)
+        assert hang_up([peer, "ipv4:127.0.0.1:1"]) == {peer}
         await one.end()
         await until(lambda: rig.server.connected(GATEWAY) == 1)
         rig.server.publish(GATEWAY, [make(CLUSTER, "b")])
@@ -120,13 +122,37 @@ class TestHangingUp:
 
     @pytest.mark.parametrize("peer", ["ipv4:127.0.0.1:1", "ipv6:%5B::1%5D:1", "unix:", "unix:/tmp/socket", "", "?"])
     def test_nobody(self, peer):
-        assert not hang_up(peer)
+        assert hang_up([peer]) == set()
 
     async def test_over_ipv6(self, start):
         rig = await start(address="[::1]:0")
         client = Client(rig.channel(host="[::1]"))
         await client.take(CLUSTER, gateway=GATEWAY)
         assert rig.record.streams[0].peer.startswith("ipv6:")
-        assert hang_up(rig.record.streams[0].peer)
+        assert hang_up([rig.record.streams[0].peer])
         await client.end()
         await until(lambda: not rig.server.nodes())
+
+    async def test_one_look_at_a_time_for_all_who_are_stuck(self, monkeypatch):
+        looks, going = [], threading.Event()
+
+        def look(peers):
+            looks.append(set(peers))
+            assert going.wait(DEADLINE)
+            return {"a"} & set(peers)
+
+        monkeypatch.setattr("xds.hangup.hang_up", look)
+        cutter = Cutter()
+        first = asyncio.create_task(cutter.cut("a"))
+        await until(lambda: looks)
+        rest = [asyncio.create_task(cutter.cut(peer)) for peer in ("b", "c", "c")]
+        await asyncio.sleep(0)
+        going.set()
+        assert await first
+        assert not any([await one for one in rest])
+        assert looks == [{"a"}, {"b", "c"}]
+
+    async def test_who_asks_is_answered_when_there_is_no_way_to_look(self, monkeypatch, caplog, tmp_path):
+        monkeypatch.setattr("xds.hangup._OPEN_FILES", tmp_path / "none")
+        assert not await Cutter().cut("ipv4:127.0.0.1:1")
+        assert "cannot look for connections to cut" in caplog.text

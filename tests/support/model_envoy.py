@@ -201,8 +201,10 @@ class ModelEnvoy:
         culprits = {name: offer.held[name] for name in bad}
         for name, held in culprits.items():
             self._note_refusal(offer.type, name, held)
-        told = {name: held.version for name, held in culprits.items() if held.body and held.body.named}
-        words = f"Error adding/updating: {'; '.join(told)}: no good" if told else "constraint validation failed"
+        names = offer.type in {CLUSTER, LISTENER}  # Envoy names these alone
+        told = {name: held.version for name, held in culprits.items() if names and held.body and held.body.named}
+        said = ", ".join(f"{name}: no good" for name in told)
+        words = f"Error adding/updating {said}" if told else "constraint validation failed"
         among = {name: held.version for name, held in culprits.items()}
         return Refused(offer.type, offer.nonce, words, told, among, whole)
 

@@ -1,4 +1,4 @@
-"""The token bucket: a rate, and no limit of the number."""
+"""Who is let in at which rate: new streams, without a limit of their number, and strangers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xds.admission import TokenBucket
+from xds import admission
+from xds.admission import Failures, TokenBucket
 
 
 def test_a_burst_passes_and_then_the_rate():
@@ -41,3 +42,57 @@ def test_never_more_than_the_burst_and_the_rate(rate, burst, pauses):
         now += pause
         taken += bucket.take(now)
     assert taken <= burst + rate * now + 1e-6
+
+
+class TestFailures:
+    """One failure a second, two at once."""
+
+    def flooded(self):
+        failures = Failures(1, 2)
+        for _ in range(5):
+            failures.failed("bad", b"", 0.0)
+        return failures
+
+    def test_a_flood_is_asked_about_at_the_rate(self):
+        failures, asked = Failures(1, 2), 0
+        for tenth in range(100):
+            if failures.allow("bad", b"", tenth / 10):
+                failures.failed("bad", b"", tenth / 10)
+                asked += 1
+        assert asked == 11
+
+    def test_another_host_is_asked_about(self):
+        failures = self.flooded()
+        assert not failures.allow("bad", b"new", 0.0)
+        assert failures.allow("good", b"new", 0.0)
+
+    def test_what_was_right_is_asked_about_until_it_is_wrong(self):
+        failures = self.flooded()
+        failures.succeeded(b"right", 0.0)
+        assert failures.allow("bad", b"right", 0.0)
+        failures.failed("bad", b"right", 0.0)
+        assert not failures.allow("bad", b"right", 0.0)
+
+    def test_a_host_is_asked_about_while_there_are_few(self):
+        failures = Failures(1, 2)
+        failures.failed("bad", b"", 0.0)
+        assert failures.allow("bad", b"", 0.0)
+
+    def test_a_host_is_forgotten(self):
+        failures = self.flooded()
+        for second in range(1, 62):
+            failures.failed("worse", b"", float(second))
+            failures.failed("worse", b"", float(second))
+        assert not failures.allow("worse", b"", 61.0)
+        assert failures.allow("bad", b"", 61.0)
+
+    def test_the_latest_are_remembered(self, monkeypatch):
+        monkeypatch.setattr(admission, "MOST_REMEMBERED", 3)
+        failures = self.flooded()
+        for number in range(3):
+            failures.failed(str(number), b"", 0.0)
+            failures.succeeded(bytes([number]), 0.0)
+        failures.succeeded(b"x", 0.0)
+        assert failures.allow("bad", b"", 0.0)
+        assert not failures.allow("2", bytes([0]), 0.0)
+        assert failures.allow("2", bytes([1]), 0.0)

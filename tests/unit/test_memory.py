@@ -8,12 +8,16 @@ import yaml
 from tests.support.documents import backend, isvc, policy, split
 from tests.unit.pipeline.recorder import Run
 from translator.objects import Ref
+from xds.memory import Memory
 from xds.server import Server
 from xds.session import Terms
-from xdserve.memory import FILE, LastGood
+from xds.types import ResourceType
+from xds.wire.resource import resource
+from xdserve.memory import LastGood, file_of
 from xdserve.settings import Settings
 from xdserve.sources import Broken, Gone
 from xdserve.sources.files import Files, unreadable
+from xdserve.store import Store
 
 IRIS = Ref("serving.kserve.io", "InferenceService", "models", "iris")
 POLICY = Ref("xdserve.io", "TrafficPolicy", "models", "iris")
@@ -25,9 +29,9 @@ class Program(Run):
     def __init__(self, folder, **settings):
         super().__init__()
         self.files = Files()
-        server = Server(Terms(identifier="test", linger=1), None)
+        self.server = Server(Terms(identifier="test", linger=1), None)
         chosen = Settings(state_directory=folder, **settings)
-        self.last_good = LastGood(chosen, server, self.pipeline, self.files)
+        self.last_good = LastGood(chosen, self.server, self.pipeline, self.files)
         self.last_good.open()
 
     def reads(self, **texts):
@@ -39,6 +43,12 @@ class Program(Run):
         added = self.last_good.unread()
         self.apply([*changes, *added])
         return added
+
+    def connects(self, gateway):
+        """An Envoy of the gateway comes; gives what makes it go."""
+        known = self.server._gateway(gateway)
+        known.connect(1, node_id="envoy")
+        return lambda: known.leave(1, lost=False)
 
     async def ends(self):
         await self.last_good.close()
@@ -117,11 +127,12 @@ async def test_a_file_that_is_mended_by_halves_keeps_it(program):
 
 async def test_a_restart_that_finds_nothing_new_writes_nothing(program, tmp_path):
     again = await program()
-    before = (tmp_path / FILE).read_bytes()
+    (file,) = tmp_path.glob("*.sqlite")
+    before = file.read_bytes()
     again.reads(iris=SERVICE, policy=shares(40))
     again.last_good.settle(again.pipeline.owners)
     await again.ends()
-    assert (tmp_path / FILE).read_bytes() == before
+    assert file.read_bytes() == before
 
 
 async def test_switched_off_it_knows_and_keeps_nothing(program):
@@ -132,3 +143,44 @@ async def test_switched_off_it_knows_and_keeps_nothing(program):
     third = await program()
     third.reads(iris=SERVICE, policy=NO_YAML)
     assert third.split("models/iris") == IN_FORCE
+
+
+async def test_what_is_no_more_is_forgotten_as_soon_as_all_could_be_read(program):
+    again = await program()
+    again.reads(other=NO_YAML, policy=NO_YAML)
+    again.last_good.settle(again.pipeline.owners)
+    assert again.pipeline.accepted(IRIS)
+    again.reads(other=None, policy=shares(40))
+    again.last_good.settle(again.pipeline.owners)
+    assert again.pipeline.accepted(IRIS) is None
+
+
+async def test_gateways_without_service_are_forgotten_when_all_could_be_read_and_their_envoys_have_left(tmp_path):
+    said = Memory(type=ResourceType.CLUSTER, name="c", good=(resource(ResourceType.CLUSTER, "c", b"c"),), refused=())
+    store = Store.open(file_of(Settings(state_directory=tmp_path)))
+    store.save([("models/iris", [said]), ("models/gone", [said]), ("models/used", [said])])
+    store.close()
+    again = Program(tmp_path)
+    leave = again.connects("models/used")
+
+    def settled():
+        again.last_good.settle(again.pipeline.owners)
+        return {name for name in ("models/iris", "models/gone", "models/used") if again.server.scope(name) is not None}
+
+    again.reads(other=NO_YAML, iris=SERVICE)
+    assert settled() == {"models/iris", "models/gone", "models/used"}
+    again.reads(other=None)
+    assert settled() == {"models/iris", "models/used"}
+    leave()
+    assert settled() == {"models/iris"}
+    await again.ends()
+
+
+def test_each_source_has_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = {
+        name: file_of(Settings(source=source, state_directory=tmp_path))
+        for name, source in {"one": "one", "two": "two", "again": tmp_path / "one", "slash": "one/"}.items()
+    }
+    assert files["one"] == files["again"] == files["slash"] != files["two"]
+    assert {file.parent for file in files.values()} == {tmp_path}

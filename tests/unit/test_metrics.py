@@ -19,7 +19,7 @@ def test_every_series_is_there_from_the_start() -> None:
     types = [{"type": type_.short} for type_ in ResourceType]
     for name in (
         "resources_sent", "resources_removed", "bytes_sent", "responses", "acks", "rejections", "overdue",
-        "pushes_coalesced",
+        "pushes_coalesced", "stale_answers",
     ):  # fmt: skip
         assert found[f"xdserve_{name}_total"] == types
     assert found["xdserve_refused_resources"] == types
@@ -29,7 +29,7 @@ def test_every_series_is_there_from_the_start() -> None:
     for name in (
         "gateways", "services", "connected_envoys", "errors", "edits_total", "planned_services_total",
         "encoded_assignments_total", "plan_failures_total", "plan_seconds_count",
-        "quarantined_total", "unknown_types_total", "store_failures_total",
+        "quarantined_total", "unknown_types_total", "store_failures_total", "credential_failures_total",
     ):  # fmt: skip
         assert found[f"xdserve_{name}"] == [{}]
     assert len(found["xdserve_ack_seconds_count"]) == len(types)

@@ -8,10 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from xds.server import StreamInfo
-from xds.session import Overdue, Response, UnknownType, Variant
+from xds.session import Overdue, Rejected, Response, Stale, UnknownType, Variant
 from xds.types import ResourceType
 from xdserve.metrics import Metrics
-from xdserve.observer import StreamObserver
+from xdserve.observer import COMING_AND_GOING, StreamObserver
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -112,3 +112,90 @@ def test_a_storm_of_refused_streams_does_not_fill_the_log(watched):
         ("RESOURCE_EXHAUSTED", 999),
     ]
     assert len(str(logs)) < 10_000
+
+
+def test_an_envoy_is_counted_once_however_many_streams_it_has(watched):
+    apart = [stream(number, service=service) for number, service in enumerate(("cds", "eds", "lds"))]
+    others = [stream(7), stream(8), stream(9, service="cds", gateway="models/wine")]
+    for one in (*apart, *others):
+        watched.observer.opened(one)
+    assert watched.value("connected_envoys") == 4
+    for one in apart[:2]:
+        watched.observer.closed(one)
+    assert watched.value("connected_envoys") == 4
+    for one in (apart[2], *others):
+        watched.observer.closed(one)
+    assert watched.value("connected_envoys") == 0
+
+
+def test_a_storm_of_streams_does_not_fill_the_log(watched):
+    with capture_logs() as logs:
+        for number in range(1000):
+            watched.observer.opened(stream(number, known=False))
+        for number in range(1000):
+            watched.observer.closed(stream(number))
+        watched.now = 1.0
+        watched.observer.opened(stream())
+    assert len(logs) == 3 * COMING_AND_GOING + 1
+    assert (logs[-1]["event"], logs[-1]["others_before"]) == ("Envoy connected", 980)
+    assert watched.value("streams_total", variant="delta", service="ads") == 1001
+
+
+def rejected(type_=ResourceType.ROUTE, **changes):
+    given = {"versions": {}, "removed": frozenset(), "seconds": 0.1, "code": 13, "message": "no"}
+    return Rejected(type=type_, nonce="1-1", **given | changes)
+
+
+def test_a_refusal_that_condemns_nothing_is_told(watched):
+    with capture_logs() as logs:
+        watched.observer.event(stream(), rejected(removed=frozenset({"models/iris"}), message="in\nuse"))
+    assert logs == [
+        {
+            "event": "Envoy refuses a response",
+            "log_level": "warning",
+            "gateway": "models/iris",
+            "node": "envoy-1",
+            "type": "rds",
+            "resources": "",
+            "removed": "models/iris",
+            "code": 13,
+            "message": "in\\nuse",
+        }
+    ]
+    assert watched.value("rejections_total", type="rds") == 1
+
+
+def test_refusals_are_told_once_a_second_of_a_gateway_and_type(watched):
+    with capture_logs() as logs:
+        for _ in range(100):
+            watched.observer.event(stream(), rejected(versions={str(number): "1" for number in range(99)}))
+            watched.observer.event(stream(), rejected(ResourceType.CLUSTER, message="x" * 1_000_000))
+            watched.observer.event(stream(gateway="models/wine"), rejected())
+        watched.now = 1.0
+        watched.observer.event(stream(), rejected())
+    told = [(line["gateway"], line["type"], line.get("others_before")) for line in logs]
+    assert told == [
+        ("models/iris", "rds", None),
+        ("models/iris", "cds", None),
+        ("models/wine", "rds", None),
+        ("models/iris", "rds", 99),
+    ]
+    assert len(str(logs)) < 10_000
+
+
+def test_the_words_of_a_refused_secret_are_not_shown(watched):
+    with capture_logs() as logs:
+        watched.observer.event(stream(), rejected(ResourceType.SECRET, message='bad key "hunter2"\nmore'))
+    assert logs[0]["message"] == "bad key [hidden]"
+
+
+def test_kinds_of_lines_that_never_come_again_are_forgotten(watched):
+    for number in range(5000):
+        watched.now = number / 1000
+        watched.observer.event(stream(gateway=f"models/m{number}"), rejected())
+    assert len(watched.observer._seldom._seconds) <= 2000
+
+
+def test_answers_to_nothing_are_counted(watched):
+    watched.observer.event(stream(), Stale(type=ResourceType.CLUSTER, nonce="1-9"))
+    assert watched.value("stale_answers_total", type="cds") == 1

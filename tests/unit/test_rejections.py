@@ -160,3 +160,15 @@ def test_words_are_fit_to_be_shown(program):
         assert "\x1b" not in text
         assert len(text) < 3000
     assert {one.node for one in program.rejections} == {"a\\nb", "envoy-1"}
+
+
+def test_a_version_that_others_have_is_not_said_to_be_replaced(program):
+    with capture_logs() as logs:
+        program.say(IRIS, [replace(ROUTES, served=ROUTES.refusal.version)])
+    assert (
+        logs[0]["event"] == "an Envoy refuses this version, which others have: it is served, for nothing else is good"
+    )
+    (one,) = program.rejections
+    assert one.message == (
+        "Envoy envoy-1 refuses rds models/iris 7, and others have it, so it stays where nothing else is good: missing )"
+    )

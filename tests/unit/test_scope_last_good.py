@@ -192,6 +192,14 @@ class TestClustersOfRoutes:
         assert refuse(scope, bad) == {CLUSTER: {"b"}}
         assert (scope.get(CLUSTER, "b"), scope.get(ROUTE, "r")) == (B, TO_B)
 
+    def test_routes_that_are_gone_are_served_no_more_though_others_are_refused(self):
+        scope = scope_with(A, EA, B, EB, TO_A, make(ROUTE, "s", 0, ["b"]))
+        scope.update([make(ROUTE, "s", 1), TO_B], [(CLUSTER, "a"), (ENDPOINT, "a")])
+        refuse(scope, TO_B)
+        refuse(scope, make(ROUTE, "s", 1))
+        scope.update([], [(ROUTE, "s"), (CLUSTER, "b"), (ENDPOINT, "b")])
+        assert scope.get(ROUTE, "s") is None
+
     def test_routes_whose_clusters_are_gone_are_not_good_any_more(self):
         scope = scope_with(A, EA, TO_A)
         scope.update([B, EB], [(CLUSTER, "a"), (ENDPOINT, "a")])

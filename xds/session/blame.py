@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -14,28 +14,39 @@ class Blame(NamedTuple):
     suspects: list[str]
 
 
-def blame(
-    versions: Mapping[str, str], message: str, is_good: Callable[[str, str], bool], *, partial: bool = False
+def blame(  # noqa: PLR0913 - all that is known of a refusal
+    versions: Mapping[str, str],
+    message: str,
+    has: Callable[[str, str], bool],
+    *,
+    named: bool = True,
+    partial: bool = False,
+    listed: Iterable[str] = (),
 ) -> Blame:
     """Find out whom the words mean.
 
-    Envoy names clusters and listeners that it refuses and not what else was in the response; of a route configuration,
-    and of what breaks a rule of the message itself, it names none. Where no name is said, what an Envoy of the
-    gateway runs already is blamed last.
+    Envoy names clusters and listeners that it refuses, each before a colon, and not what else was in the response; of
+    other types, and of what breaks a rule of the message itself, it names none: a name in such words is quoted from
+    what a user wrote. What the client took before is blamed last.
 
     Args:
         versions: what the response put, by name.
         message: the words of the client.
-        is_good: whether an Envoy of the gateway has acknowledged this version of the name.
+        has: whether the client has acknowledged this version of the name before.
+        named: whether the client names what it refuses of the type.
         partial: whether the response put more than is told here: then one that is alone may be innocent.
+        listed: all names of the response, where it lists more than what it puts.
     """
-    new = [name for name, version in versions.items() if not is_good(name, version)]
+    new = [name for name, version in versions.items() if not has(name, version)]
     among = new or list(versions)
-    culprits = _named(list(versions), message) or (among if len(among) == 1 and not partial else [])
+    groups = (new, list(versions), list(listed)) if named else ()
+    culprits = next(filter(None, (_named(names, message) for names in groups)), [])
+    if not culprits and len(among) == 1 and not partial:
+        culprits = among
     return Blame(culprits, [] if culprits else among)
 
 
 def _named(names: list[str], message: str) -> list[str]:
-    """The names that stand in the text as words of their own: one may be part of another."""
+    """The names that stand in the text before a colon, as words of their own: one may be part of another."""
     found = (name for name in names if name in message)  # most are not, and making a pattern takes long
-    return [name for name in found if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", message)]
+    return [name for name in found if re.search(rf"(?<![\w./-]){re.escape(name)}:", message)]

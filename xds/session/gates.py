@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from xds.scope import Scope
 from xds.session.substream import SubStream
 from xds.session.table import State
+from xds.session.terms import Terms
 from xds.types import ResourceType
 from xds.wire.resource import Resource
 
@@ -38,21 +39,22 @@ class Gates:
     """
 
     __slots__ = (
-        "_clusters", "_doubt", "_endpoints", "_late", "_linger", "_lingering", "_patience", "_resumed_until", "_routes",
-        "_routes_due", "_scope", "_substreams",
+        "_aggregated", "_clusters", "_doubt", "_endpoints", "_late", "_linger", "_lingering", "_patience",
+        "_resumed_until", "_routes", "_routes_due", "_scope", "_substreams",
     )  # fmt: skip
 
     def __init__(
-        self, scope: Scope, substreams: Mapping[ResourceType, SubStream], linger: float, patience: float
+        self, scope: Scope, substreams: Mapping[ResourceType, SubStream], terms: Terms, *, aggregated: bool
     ) -> None:
         self._scope = scope
         self._substreams = substreams
         self._clusters = substreams[ResourceType.CLUSTER]
         self._endpoints = substreams[ResourceType.ENDPOINT]
         self._routes = substreams[ResourceType.ROUTE]
-        self._linger = linger
+        self._aggregated = aggregated
+        self._linger = terms.linger
         self._lingering: dict[str, float] = {}
-        self._patience = patience
+        self._patience = terms.patience
         self._late = _NOBODY
         self._resumed_until: float | None = None
         self._doubt: float | None = None
@@ -70,8 +72,11 @@ class Gates:
         - routes go to it after its request for clusters, or after `linger`: one that never asks is not starved;
         - assignments that it lists as known are sent all the same, for a changed cluster waits for its own anew.
 
-        And its request for routes comes after those for what they use: until then they may use everything.
+        And its request for routes comes after those for what they use: until then they may use everything. On a stream
+        of one type no request for another will come, and nothing is waited for.
         """
+        if not self._aggregated:
+            return
         if sub is self._routes:
             self._routes_due = None
         elif sub.resumed and self._routes.state is State.UNASKED:

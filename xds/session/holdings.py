@@ -35,6 +35,15 @@ class Holdings:
         if version not in versions:
             versions[version] = uses
             self._count(uses, 1)
+        elif versions[version] is None and uses is not None:
+            versions[version] = uses
+            self._count(None, -1)
+            self._count(uses, 1)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether there is a version of which nobody knows what it uses."""
+        return self._unknown > 0
 
     def settle(self, name: str, version: str) -> None:
         """The client runs this version, so none before it."""

@@ -23,14 +23,17 @@ from xds.session.events import (
 from xds.session.gates import GATED, Gates
 from xds.session.requests import LONGEST_NAME, MOST_NAMES, Ask, Request, ask
 from xds.session.sotw import SotwSubStream
-from xds.session.substream import ABSENT, WILDCARD, Flight, SubStream
+from xds.session.substream import ABSENT, WILDCARD, Flight, OfNames, SubStream
 from xds.session.table import Action, Signal, State
 from xds.session.terms import Terms
 from xds.types import REMOVE_ORDER, SEND_ORDER, ResourceType
 from xds.wire.resource import Resource
 
-MOST_FLIGHTS = 16
-"""Responses of one type that may wait for their answers; a client that never answers is sent no more."""
+Refusals = dict[ResourceType, OfNames]
+"""What a client refused, by type."""
+
+REFUSALS_KEPT = 8
+"""Refused versions of a name that are remembered of a client."""
 
 
 class Variant(StrEnum):
@@ -67,11 +70,23 @@ class Session:
         variant: how the stream speaks.
         types: what may be asked for: all of an aggregated stream, one of another.
         prefix: start of every nonce of this stream.
+        refusals: what the client refused on earlier streams; the session keeps it up to date.
     """
 
-    __slots__ = ("_count", "_gates", "_prefix", "_scope", "_substreams", "_terms", "node", "types", "variant")
+    __slots__ = (
+        "_count",
+        "_gates",
+        "_prefix",
+        "_scope",
+        "_substreams",
+        "_terms",
+        "node",
+        "refusals",
+        "types",
+        "variant",
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a stream is
         self,
         scope: Scope,
         terms: Terms,
@@ -79,9 +94,11 @@ class Session:
         variant: Variant = Variant.DELTA,
         types: Collection[ResourceType] = SEND_ORDER,
         prefix: str = "",
+        refusals: Refusals | None = None,
     ) -> None:
         self.node: Node | None = None
         """Who the client is, from its first request; later ones need not repeat it, and cannot change it."""
+        self.refusals: Refusals = {} if refusals is None else refusals
         self.variant = variant
         self.types = types
         self._scope = scope
@@ -91,7 +108,7 @@ class Session:
         self._substreams: dict[ResourceType, SubStream] = {}
         for type_ in GATED:
             self._substream(type_)
-        self._gates = Gates(scope, self._substreams, terms.linger, terms.patience)
+        self._gates = Gates(scope, self._substreams, terms, aggregated=len(types) > 1)
 
     # -- Requests ----------------------------------------------------------------------------------------------
 
@@ -140,7 +157,8 @@ class Session:
     def _substream(self, type_: ResourceType) -> SubStream:
         """The sub-stream of a type; made when it is needed, for a stream costs memory, and kept in send order."""
         if type_ not in self._substreams:
-            made = [*self._substreams.values(), _SUBSTREAMS[self.variant](type_)]
+            refusals = self.refusals.setdefault(type_, {})
+            made = [*self._substreams.values(), _SUBSTREAMS[self.variant](type_, refusals)]
             self._substreams.clear()
             self._substreams.update((sub.type, sub) for sub in sorted(made, key=lambda sub: SEND_ORDER.index(sub.type)))
         return self._substreams[type_]
@@ -182,12 +200,21 @@ class Session:
             events.append(_subscribed(sub, asked, first=False))
         return events
 
+    def note_refusal(self, type_: ResourceType, name: str, version: str, *, sure: bool) -> None:
+        """Remember that the client refused a version, or that it was this one or another of the same response."""
+        versions = self.refusals.setdefault(type_, {}).setdefault(name, {})
+        versions[version] = versions.pop(version, False) or sure
+        while len(versions) > REFUSALS_KEPT:
+            del versions[next(iter(versions))]
+
     # -- Changes -----------------------------------------------------------------------------------------------
 
     def mark(self, changes: Changes) -> None:
         """The scope changed; costs as much as changed."""
         for type_, names in changes.items():
             if sub := self._substreams.get(type_):
+                if self._unknown(sub):
+                    sub.refusals.clear()  # something is another: all there is can be tried again
                 sub.coalesced += len(sub.dirty & names)
                 for name in names:
                     sub.mark(name)
@@ -213,7 +240,7 @@ class Session:
         self._gates.tick(now)
         removals: dict[ResourceType, _Batch] = {}
         for sub in self._substreams.values():
-            if not (sub.dirty or sub.owed) or (names := self._ready(sub, now)) is None:
+            if not (sub.dirty or sub.owed) or (names := self._ready(sub, now)) is None or self._would_empty(sub):
                 continue
             batch = self._collect(sub, names, now)
             if batch.put or batch.absent or (sub.owed and sub.idle()):
@@ -247,6 +274,17 @@ class Session:
                     events.append(Overdue(type=sub.type, nonce=flight.nonce, names=names, seconds=seconds))
         return events
 
+    def _unknown(self, sub: SubStream) -> bool:
+        """Whether to list all there is may take away what the client has of an earlier stream: nobody knows what."""
+        return sub.whole and sub.resumed and not sub.answered
+
+    def _would_empty(self, sub: SubStream) -> bool:
+        """Whether all there is would lack what was refused, and the client may have an earlier version of that."""
+        if not self._unknown(sub):
+            return False
+        doubts = any(not sure for versions in sub.refusals.values() for sure in versions.values())
+        return doubts or self._scope.withholds(sub.type)
+
     def _ready(self, sub: SubStream, now: float) -> Collection[str] | None:
         """The names to look at, or None where the type may send nothing now.
 
@@ -255,24 +293,24 @@ class Session:
         """
         if sub.idle():
             return sub.dirty
-        if not 0 < len(sub.flights) < MOST_FLIGHTS:
+        if not sub.flights:
             return None
         if now - sub.flights[-1].sent_at >= self._terms.patience:
             return sub.dirty
         return [name for name in sub.dirty if self._rolls_back(sub, name)] or None
 
     def _rolls_back(self, sub: SubStream, name: str) -> bool:
-        """Whether a response in flight put a version of the name that is taken back since.
+        """Whether a version of the name is taken back that is in flight, or was just refused.
 
         Sending the version before, or removing the name, is what makes an Envoy answer that waits for a cluster
         which cannot warm.
         """
         flying = [flight.versions[name] for flight in sub.flights if name in flight.versions]
-        if not flying:
+        taken_back = flying[-1] if flying else sub.urgent.get(name)
+        if taken_back is None:
             return False
         served = self._scope.get(sub.type, name)
-        back = served is None or self._scope.is_good(served)
-        return back and (served is None or served.version != flying[-1])
+        return served is None or (self._scope.is_good(served) and served.version != taken_back)
 
     def _collect(self, sub: SubStream, names: Collection[str], now: float) -> _Batch:
         batch = _Batch()
@@ -283,16 +321,26 @@ class Session:
             resource = self._scope.get(sub.type, name)
             if resource is None:
                 self._collect_gone(sub, name, batch, now)
-            elif not sub.due(name, resource.version) or self._content(sub, resource):
+            elif not sub.due(name, resource.version):
+                sub.content(resource)
+            elif self._content(sub, resource) or self._refused(sub, resource):
                 sub.settle(name)
             elif batch.size and batch.size + len(resource.frame) > self._terms.limit and not sub.whole:
                 break
-            elif not self._gates.holds_back(resource) and not (batch.put and name in suspects):
-                batch.put.append(resource)
-                batch.size += len(resource.frame)
-                if name in suspects:
+            elif not self._gates.holds_back(resource):
+                alone = (name in suspects or sub.refused(name, resource.version)) and not self._unknown(sub)
+                if not (alone and batch.put):
+                    batch.put.append(resource)
+                    batch.size += len(resource.frame)
+                if alone:
                     break
         return batch
+
+    def _refused(self, sub: SubStream, resource: Resource) -> bool:
+        """Whether the client itself refused what others have, and what is served where nothing else is good."""
+        name, version = resource.name, resource.version
+        own = sub.surely_refused(name, version) and name not in sub.forced
+        return own and self._scope.is_refused(sub.type, name, version)
 
     def _content(self, sub: SubStream, resource: Resource) -> bool:
         """Whether the client has taken the version that is wanted, though another Envoy refused it."""
@@ -323,7 +371,9 @@ class Session:
         return held and self._scope.wanted(sub.type, name) is not None
 
     def _collect_absent(self, sub: SubStream, name: str, batch: _Batch) -> None:
-        if (said := sub.absence(name)) is not None:
+        if self.variant is Variant.SOTW and not sub.whole and self._scope.wanted(sub.type, name) is not None:
+            sub.settle(name)  # it was refused: an empty one would take away what the client may have
+        elif (said := sub.absence(name)) is not None:
             batch.put.append(said)
             batch.size += len(said.frame)
         elif sub.says_gone:
@@ -382,8 +432,13 @@ class Session:
             sent=dict(sub.sent),
             acknowledged=dict(sub.acknowledged),
             in_flight=tuple(flight.nonce for flight in sub.flights),
-            waiting={name: self._gates.explain(sub, name) for name in sorted(sub.dirty)},
+            waiting={name: self._explain(sub, name) for name in sorted(sub.dirty)},
         )
+
+    def _explain(self, sub: SubStream, name: str) -> str:
+        if self._would_empty(sub):
+            return "what was refused to be mended: no version of it is known to be good, and the client may have one"
+        return self._gates.explain(sub, name)
 
 
 def _subscribed(sub: SubStream, asked: Ask, *, first: bool) -> Subscribed:
@@ -415,4 +470,5 @@ def _rejected(sub: SubStream, asked: Ask, nonce: str, now: float, *, partial: bo
         code=asked.error.code if asked.error else 0,
         message=asked.error.message if asked.error else "",
         partial=partial or flight.partial,
+        listed=flight.listed,
     )

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from xds.scope import Scope
 from xds.session.requests import Ask
-from xds.session.substream import WILDCARD, Flight, SubStream
+from xds.session.substream import WILDCARD, Flight, OfNames, SubStream
 from xds.session.table import SOTW, Table
 from xds.types import ResourceType
 from xds.wire.resource import Resource, empty_assignment, response, version_of
@@ -24,14 +24,14 @@ class SotwSubStream(SubStream):
 
     TABLE: ClassVar[Table] = SOTW
 
-    def __init__(self, type_: ResourceType) -> None:
-        super().__init__(type_)
+    def __init__(self, type_: ResourceType, refusals: OfNames) -> None:
+        super().__init__(type_, refusals)
         self._carried: dict[str, Resource] = {}
         """What the client is to have, of a type whose responses list all of it."""
         self._replaced: dict[str, dict[str, Resource | None]] = {}
         """By nonce in flight: what the client had of the names before."""
         self._unsure: set[str] = set()
-        """Names that the client may have taken of a response that it refused, though it is told another version."""
+        """Names of which the client may have another version than it is told: it refused part of a response, or may."""
         self._legacy = False
         """Whether the wildcard came of a request without names."""
 
@@ -101,6 +101,7 @@ class SotwSubStream(SubStream):
         if self.whole:
             # It lists again what is in flight: a refusal may mean that.
             self.flights[-1].partial = len(self.flights) > 1
+            self._unsure.update(name for flight in self.flights[:-1] for name in flight.versions)
             self._replaced[nonce] = {name: self._carried.get(name) for name in [*(made.name for made in put), *gone]}
             self._carried.update((made.name, made) for made in put)
             for name in gone:
@@ -116,6 +117,8 @@ class SotwSubStream(SubStream):
         """The encoded response of what was recorded last."""
         carried = list(self._carried.values()) if self.whole else put
         version = self.flights[-1].version = version_of(carried)
+        if self.whole:
+            self.flights[-1].listed = {made.name: made.version for made in carried}
         return response(self.type, nonce, carried, version, control_plane)
 
     # -- What the client said ----------------------------------------------------------------------------------
@@ -136,6 +139,11 @@ class SotwSubStream(SubStream):
         later = self.flights[1:]
         return any(flight.nonce == ask.nonce and flight.version == ask.version for flight in later)
 
+    def _merge(self) -> None:
+        first, second = (self._replaced.pop(flight.nonce, {}) for flight in self.flights[:2])
+        self._replaced[self.flights[1].nonce] = second | first
+        super()._merge()
+
     def _land(self, nonce: str) -> Flight:
         flight = super()._land(nonce)
         self._replaced.pop(nonce, None)
@@ -145,6 +153,8 @@ class SotwSubStream(SubStream):
         """The client refused a response: of the names that were new in it, it has what it had before."""
         replaced = self._replaced.get(nonce, {})
         flight = super().reject(nonce)
+        # Nothing of it may have been taken: all there is, without what was refused, is to be said again.
+        self.owed = self.owed or (self.whole and bool(flight.versions))
         self._unsure.update(replaced)
         for name, before in replaced.items():
             if later := next((others for others in self._replaced.values() if name in others), None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -20,6 +20,12 @@ _NONE: frozenset[str] = frozenset()
 ABSENT = ""
 """The version of a name that the client was told does not exist."""
 
+MOST_FLIGHTS = 16
+"""Responses of one type that wait for their answers, each told apart from the others."""
+
+OfNames = dict[str, dict[str, bool]]
+"""Versions by name that a client refused, and whether it surely did."""
+
 
 @dataclass(slots=True)
 class Flight:
@@ -35,6 +41,8 @@ class Flight:
     """Whether it puts more than is told in `versions`."""
     version: str = ""
     """The version of the whole response, in the state of the world."""
+    listed: Mapping[str, str] = field(default_factory=dict)
+    """Versions by name of all that it lists, where it lists more than what is new."""
 
     def drop(self, name: str) -> None:
         """The client does not want the name any more."""
@@ -54,13 +62,13 @@ class SubStream:
     """
 
     __slots__ = (
-        "acknowledged", "coalesced", "dirty", "flights", "forced", "holdings", "last_nonce", "names", "owed", "resumed",
-        "sent", "state", "type", "wildcard",
+        "acknowledged", "answered", "coalesced", "dirty", "flights", "forced", "holdings", "last_nonce", "names",
+        "owed", "refusals", "resumed", "sent", "state", "type", "urgent", "wildcard",
     )  # fmt: skip
 
     TABLE: ClassVar[Table] = DELTA
 
-    def __init__(self, type_: ResourceType) -> None:
+    def __init__(self, type_: ResourceType, refusals: OfNames) -> None:
         self.type = type_
         self.state = State.UNASKED
         self.wildcard = False
@@ -77,9 +85,15 @@ class SubStream:
         """Whether a wildcard waits for its first answer, which may be empty."""
         self.resumed = False
         """Whether the client came with versions of an earlier stream."""
+        self.answered = False
+        """Whether the client took a response of this stream."""
         self.flights: list[Flight] = []
         """Responses that wait for their answer, the oldest first; more than one only where one had to overtake."""
         self.last_nonce = ""
+        self.refusals = refusals
+        """Versions of names that the client refused, also on streams before; False where one of several it was."""
+        self.urgent: dict[str, str] = {}
+        """Versions of names that were just refused: what takes one back waits for no other answer."""
 
     @property
     def whole(self) -> bool:
@@ -152,15 +166,14 @@ class SubStream:
         self.forced = {name for name in self.forced if self.wants(name)} or _NONE
         for name, version in ask.initial.items():
             if self.wants(name):
-                self._resume(name, version, scope.get(self.type, name))
+                self._resume(name, version, scope.known(self.type, name, version))
 
-    def _resume(self, name: str, version: str, current: Resource | None) -> None:
+    def _resume(self, name: str, version: str, known: Resource | None) -> None:
         self.resumed = True
         self.acknowledged[name] = version
         if version != ABSENT:  # another server may give no versions
             self.sent[name] = version
-        known = current is not None and current.version == version
-        self.holdings.add(name, version, current.uses if current and known else None)
+        self.holdings.add(name, version, known.uses if known else None)
         self.dirty = _with(self.dirty, name)
 
     def honour(self, ask: Ask, scope: Scope, *, again: bool = False) -> None:  # noqa: ARG002 - only the state of the world repeats
@@ -203,6 +216,7 @@ class SubStream:
         for name in names:
             self.sent.pop(name, None)
             self.acknowledged.pop(name, None)
+            self.refusals.pop(name, None)
             self.holdings.drop(name)
             self.settle(name)
             for flight in self.flights:
@@ -221,10 +235,25 @@ class SubStream:
         """Nothing is to be sent for the name."""
         self.dirty = _without(self.dirty, name)
         self.forced = _without(self.forced, name)
+        self.urgent.pop(name, None)
 
     def due(self, name: str, version: str) -> bool:
         """Whether the version is to be sent: the client was sent another one, or asks for it once more."""
         return name in self.forced or self.sent.get(name) != version
+
+    def content(self, resource: Resource) -> None:
+        """The client has what it would be sent; what that uses may not have been known when it said so."""
+        if self.holdings.guesses and self.holdings.has(resource.name, resource.version):
+            self.holdings.add(resource.name, resource.version, resource.uses)
+        self.settle(resource.name)
+
+    def refused(self, name: str, version: str) -> bool:
+        """Whether the client refused this version of the name, or may have: one of several it was."""
+        return version in self.refusals.get(name, ())
+
+    def surely_refused(self, name: str, version: str) -> bool:
+        """Whether the client refused this version of the name."""
+        return self.refusals.get(name, {}).get(version, False)
 
     def absence(self, name: str) -> Resource | None:  # noqa: ARG002 - delta says it without a resource
         """The resource that tells the client of a name that there is none, where the protocol has no word for it."""
@@ -237,6 +266,8 @@ class SubStream:
         self.last_nonce = nonce
         flight = Flight(nonce, now)
         self.flights.append(flight)
+        if len(self.flights) > MOST_FLIGHTS:
+            self._merge()
         for resource in put:
             flight.versions[resource.name] = self.sent[resource.name] = resource.version
             self.holdings.add(resource.name, resource.version, resource.uses)
@@ -246,6 +277,15 @@ class SubStream:
             self.acknowledged.pop(name, None)
             self._told_absent(name)
             self.settle(name)
+
+    def _merge(self) -> None:
+        """Let the second response that waits stand for the first too: clients answer in order."""
+        first, second = self.flights[0], self.flights[1]
+        for name, version in first.versions.items():
+            if not second.mentions(name):
+                second.versions[name] = version
+        second.removed |= {name for name in first.removed if not second.mentions(name)}
+        del self.flights[0]
 
     def _told_absent(self, name: str) -> None:
         """Remember it for names asked for; of the others nothing is kept, or old names would heap up."""
@@ -265,11 +305,19 @@ class SubStream:
     # -- What the client said ----------------------------------------------------------------------------------
 
     def acknowledge(self, nonce: str) -> Flight:
-        """The client took a response."""
+        """The client took a response. What one before it said of the same names is out of date, answered or not."""
+        earlier = (
+            self.flights[: [flight.nonce for flight in self.flights].index(nonce)] if len(self.flights) > 1 else ()
+        )
         flight = self._land(nonce)
+        self.answered = True
+        for other in earlier:
+            for name in (*flight.versions, *flight.removed):
+                other.drop(name)
         for name, version in flight.versions.items():
             if not any(name in later.removed for later in self.flights):
                 self.acknowledged[name] = version
+            self.refusals.get(name, {}).pop(version, None)
             if not self.flying(name):
                 self.holdings.settle(name, version)
         for name in flight.removed:
@@ -288,6 +336,7 @@ class SubStream:
             if not self.flying(name):
                 self.sent.pop(name, None)
                 self.mark(name)
+                self.urgent[name] = flight.versions.get(name, ABSENT)
         return flight
 
     def _land(self, nonce: str) -> Flight:

@@ -32,6 +32,7 @@ class Endpoint(NamedTuple):
     path: str
     text: str
     handler: Handler
+    method: str = "GET"
 
 
 class AdminServer:
@@ -77,7 +78,8 @@ class AdminServer:
         app = web.Application(middlewares=[_errors_as_json])
         app.router.add_get("/", self._index)
         for endpoint in self.endpoints():
-            app.router.add_get(endpoint.path, endpoint.handler)
+            add = app.router.add_get if endpoint.method == "GET" else app.router.add_post
+            add(endpoint.path, endpoint.handler)
         return app
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -103,6 +105,12 @@ class AdminServer:
                 "Every version that Envoys refuse now: whose fault, in whose words, and what is served instead",
                 _listing(state.rejections),
             ),
+            Endpoint(
+                "/debug/retry",
+                "POST: send once more what the Envoys of one gateway refused (?gateway=NAMESPACE/NAME)",
+                self._retry,
+                "POST",
+            ),
         )
 
     async def _index(self, request: web.Request) -> web.Response:
@@ -121,13 +129,26 @@ class AdminServer:
         return web.Response(body=body, headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
 
     async def _resources(self, request: web.Request) -> web.Response:
-        gateway = request.query.get("gateway", "")
-        if not _GATEWAY.fullmatch(gateway):
-            return await _error(request, 400, "gateway is missing: ?gateway=NAMESPACE/NAME")
-        resources = self._state.resources(gateway)
-        if resources is None:
-            return await _error(request, 404, f"no gateway {gateway}")
-        return await _json(request, resources)
+        return await _of_gateway(request, self._state.resources)
+
+    async def _retry(self, request: web.Request) -> web.Response:
+        if "Origin" in request.headers:
+            return await _error(request, 403, "not for the pages of a browser: any page could ask for it")
+        return await _of_gateway(request, self._retried)
+
+    def _retried(self, gateway: str) -> dict[str, int] | None:
+        retried = self._state.retry(gateway)
+        return None if retried is None else {"retried": retried}
+
+
+async def _of_gateway(request: web.Request, answer: Callable[[str], object]) -> web.Response:
+    gateway = request.query.get("gateway", "")
+    if not _GATEWAY.fullmatch(gateway):
+        return await _error(request, 400, "gateway is missing: ?gateway=NAMESPACE/NAME")
+    found = answer(gateway)
+    if found is None:
+        return await _error(request, 404, f"no gateway {gateway}")
+    return await _json(request, found)
 
 
 def _listing(read: Callable[[], object]) -> Handler:

@@ -103,6 +103,10 @@ class State(Protocol):
         """What Envoys refuse now: `RejectionEntry`."""
         ...
 
+    def retry(self, gateway: str) -> int | None:
+        """Forget what Envoys refused of the gateway: how many versions; None when there is no such gateway."""
+        ...
+
 
 def plain(value: object) -> object:
     """What `json` does not know as what it knows (its `default` hook).

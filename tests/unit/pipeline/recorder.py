@@ -24,6 +24,7 @@ class Recorder:
         self.findings: dict[Ref, tuple] = {}
         self.faults: list[tuple[Ref, Exception]] = []
         self.published: list[str] = []
+        self.forgotten: list[str] = []
         self.envoys: set[str] = set()
 
     def publish(self, gateway, put, remove=()):
@@ -38,6 +39,7 @@ class Recorder:
 
     def forget(self, gateway):
         self.scopes.pop(gateway, None)
+        self.forgotten.append(gateway)
 
     def connected(self, gateway):
         return int(gateway in self.envoys)

@@ -240,6 +240,24 @@ class TestGateways:
         run.said.envoys.clear()
         run.pipeline.release(GATEWAY)
         assert run.said.scopes == {}
+        run.pipeline.release(GATEWAY)
+        assert run.said.forgotten == [GATEWAY]
+
+    def test_a_gateway_that_never_had_a_target_is_not_forgotten_when_an_envoy_leaves(self):
+        """Its service may stand in a file that cannot be read."""
+        run = Run()
+        run.put(split(10))
+        run.broken(IRIS)
+        run.pipeline.release(GATEWAY)
+        assert run.said.forgotten == []
+
+    def test_a_gateway_whose_target_came_back_stays_when_an_envoy_leaves(self, run):
+        run.said.envoys.add(GATEWAY)
+        run.gone(IRIS)
+        run.put(d.inference_service("iris"))
+        run.said.envoys.clear()
+        run.pipeline.release(GATEWAY)
+        assert run.said.forgotten == []
 
     def test_a_target_that_comes_back_is_served_again(self, run):
         run.said.envoys.add(GATEWAY)

