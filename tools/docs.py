@@ -96,6 +96,7 @@ VALUES = {
     "selector": "a label selector",
     "gateway_image": "an image",
     "gateway_xds_address": "`HOST:PORT`",
+    "release": "a name of Kubernetes",
 }
 """What may be given, where the type alone does not say it."""
 

@@ -24,6 +24,7 @@ from translator.planners.options import Options
 from xds.server import Server
 from xdserve import entrance
 from xdserve.admin import AdminError, AdminServer
+from xdserve.judge import Judge
 from xdserve.ledger import Entry, Ledger, Place, entry
 from xdserve.memory import LastGood
 from xdserve.metrics import KINDS, Metrics
@@ -33,8 +34,9 @@ from xdserve.rejections import Rejections
 from xdserve.series import GatewaySeries
 from xdserve.settings import Settings
 from xdserve.sources import Change, SourceError
-from xdserve.sources.directory import DirectorySource, SourceUnavailable
+from xdserve.sources.directory import SourceUnavailable
 from xdserve.state import ProgramState
+from xdserve.surroundings import OnDirectory, Parts, Surroundings
 
 logger = structlog.get_logger("xdserve")
 
@@ -61,11 +63,16 @@ def _entry(error: SourceError) -> Entry:
 
 
 async def serve(settings: Settings) -> int:
-    """Run until told to stop; the exit code."""
+    """Run on a directory until told to stop; the exit code."""
     if not isinstance(settings.source, Path):
-        raise TypeError("serve needs a directory")
+        raise TypeError("serve needs a directory; xdserve.kube.program serves a cluster")
+    return await run(settings, OnDirectory(settings.source))
+
+
+async def run(settings: Settings, around: Surroundings) -> int:
+    """Run until told to stop; the exit code."""
     try:
-        await Program(settings, settings.source).run()
+        await Program(settings, around).run()
     except (OSError, AdminError, SourceUnavailable) as error:
         logger.error("cannot start", cause=str(error))  # noqa: TRY400  one line says it all; nobody needs the traceback
         return 1
@@ -106,22 +113,27 @@ def _much_that_stays() -> Iterator[None]:
 class Program:
     """One running xdserve. It is the source's feed and the pipeline's reporter."""
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, around: Surroundings) -> None:
+        self._settings, self._around = settings, around
         self._metrics = Metrics()
         self._ledger = Ledger(_now, self._place)
         self._rejections = Rejections(self._ledger, self._metrics, _now)
-        self._observer = StreamObserver(self._metrics, self._left, self._rejections.say)
+        streams = StreamObserver(self._metrics, self._left, self._rejections.say)
+        failed = self._metrics.credential_failures.inc
         self._server = Server(
             entrance.terms(settings),
-            self._observer,
-            authenticator=entrance.authenticator(settings, self._metrics.credential_failures.inc),
+            around.observer(streams),
+            authenticator=entrance.authenticator(settings, failed, around.authenticators()),
             limits=entrance.limits(settings),
         )
         self._pipeline = Pipeline(options_of(settings), self._server, self)
-        self._source = DirectorySource(directory, self)
+        judge = Judge(self._pipeline, self._server, self._ledger, self._rejections, around.elsewhere)
+        self._source = around.source(self)
+        around.join(Parts(self._pipeline, self._server, self._ledger, self._rejections, judge))
         self._last_good = LastGood(settings, self._server, self._pipeline, self._source)
-        self._state = ProgramState(self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready)
+        self._state = ProgramState(
+            self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready, judge=judge
+        )
         series = GatewaySeries(lambda: self._pipeline.owners, self._server.connected, self._server.loads.reports)
         self._admin = AdminServer(settings.admin_address, self._state, self._metrics, series)
         self._work = asyncio.Event()
@@ -140,6 +152,7 @@ class Program:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         _check_free(self._settings.xds_address)
+        await self._around.ready()
         port = await self._server.start(str(self._settings.xds_address), self._credentials())
         try:
             self._last_good.open()
@@ -153,7 +166,8 @@ class Program:
             await self._admin.stop()
 
     def _credentials(self) -> grpc.ServerCredentials | None:
-        return entrance.credentials(self._settings, self._metrics.credential_failures.inc)
+        failed = self._metrics.credential_failures.inc
+        return entrance.credentials(self._settings, failed, self._around.certificate())
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Work until told to stop, or until a part of the program fails, which ends it."""
@@ -167,12 +181,13 @@ class Program:
             raise group.exceptions[0] from None
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        return self._source.run(), self._plan(), self._last_good.run()
+        return self._source.run(), self._plan(), self._last_good.run(), *self._around.tasks()
 
     def _open(self) -> None:
         """Accept streams, now that everything is known: an Envoy that reconnects must not be emptied."""
         self._ready = True
         self._server.open()
+        self._around.opened()
         logger.info("ready", gateways=len(self._pipeline.owners), objects=len(self._pipeline.objects))
 
     # -- The source's feed ---------------------------------------------------------------------------------------
@@ -184,6 +199,7 @@ class Program:
         before = self._pipeline.counts.edits
         self._pipeline.apply([*changes, *self._last_good.unread()])
         self._metrics.edits.inc(self._pipeline.counts.edits - before)
+        self._around.applied(changes)
         for path, errors in self._source.renewed():
             self._ledger.say((SOURCE_ERRORS, path), map(_entry, errors))
         self._work.set()
@@ -220,6 +236,7 @@ class Program:
     def found(self, owner: Ref, findings: Sequence[Finding]) -> None:
         """Put what planning found into the ledger."""
         self._ledger.say(owner, [entry(finding) for finding in findings])
+        self._around.found(owner, findings)
 
     def failed(self, service: Ref, error: Exception) -> None:
         """Log a fault of ours with its cause; the service goes on with what it has."""

@@ -78,9 +78,12 @@ def serve(
     provision: flags.Provision = None,
     gateway_image: flags.GatewayImage = None,
     gateway_xds_address: flags.GatewayXdsAddress = None,
+    gateway_replicas: flags.GatewayReplicas = None,
+    release: flags.Release = None,
     xds_address: flags.XdsAddress = None,
     xds_cert: flags.XdsCert = None,
     xds_key: flags.XdsKey = None,
+    xds_ca: flags.XdsCa = None,
     xds_client_ca: flags.XdsClientCa = None,
     xds_tokens: flags.XdsTokens = None,
     trust_domain: flags.TrustDomain = None,
@@ -118,7 +121,11 @@ def serve(
         raise typer.Exit(USAGE)
     log.configure(settings.log_level, settings.log_format)
 
-    from xdserve.app import serve as run
+    # What speaks to Kubernetes is 46 MB that a directory does not need.
+    if isinstance(settings.source, Path):
+        from xdserve.app import serve as run
+    else:
+        from xdserve.kube.program import serve as run
 
     raise typer.Exit(asyncio.run(run(settings)))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import grpc
 import structlog
@@ -36,18 +37,26 @@ def limits(settings: Settings) -> Limits:
     return Limits(admission_rate=settings.admission_rate, connection_age=settings.connection_age)
 
 
-def credentials(settings: Settings, failed: Callable[[], None] = _nothing) -> grpc.ServerCredentials | None:
+def credentials(
+    settings: Settings, failed: Callable[[], None] = _nothing, pair: tuple[Path, Path] | None = None
+) -> grpc.ServerCredentials | None:
     """TLS, read again when its files change; None for plain text. `failed` is called when they cannot be used then.
+
+    Args:
+        settings: have a certificate and its key, or not.
+        failed: see above.
+        pair: certificate and key that stand instead of those.
 
     Raises:
         EntranceError: a file cannot be used.
     """
-    if settings.xds_cert is None or settings.xds_key is None:
+    certificate, key = pair or (settings.xds_cert, settings.xds_key)
+    if certificate is None or key is None:
         return None
     try:
         made = Credentials(
-            certificate=settings.xds_cert,
-            key=settings.xds_key,
+            certificate=certificate,
+            key=key,
             client_ca=settings.xds_client_ca,
             report=_report(failed),
         )
@@ -56,16 +65,18 @@ def credentials(settings: Settings, failed: Callable[[], None] = _nothing) -> gr
     return made.server_credentials()
 
 
-def authenticator(settings: Settings, failed: Callable[[], None] = _nothing) -> Authenticator | None:
+def authenticator(
+    settings: Settings, failed: Callable[[], None] = _nothing, more: Sequence[Authenticator] = ()
+) -> Authenticator | None:
     """Who tells what gateway a peer is of: its token or its certificate; None where everybody may ask for everything.
 
-    `failed` is called when the file of tokens has changed and cannot be used.
+    `failed` is called when the file of tokens has changed and cannot be used; `more` are asked too.
 
     Raises:
         EntranceError: the file of tokens cannot be used.
     """
     try:
-        known = list(_authenticators(settings, failed))
+        known = [*_authenticators(settings, failed), *more]
     except (OSError, ValueError) as error:
         raise EntranceError(str(error)) from error
     return AnyOf(known) if known else None

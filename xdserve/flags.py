@@ -42,7 +42,11 @@ Provision = Annotated[
 GatewayImage = Annotated[str | None, flag("Image of the gateways' Envoy", "IMAGE")]
 GatewayXdsAddress = Annotated[
     str | None,
-    flag("Where gateways reach xDS: the Service of xds_address, as in xdserve.xdserve.svc:18000", "HOST:PORT"),
+    flag("Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address", "HOST:PORT"),
+]
+GatewayReplicas = Annotated[str | None, flag("Pods of each gateway", "NUMBER")]
+Release = Annotated[
+    str | None, flag("Name of this installation in the cluster: of its Lease, its Secret, on its gateways", "NAME")
 ]
 AllowPlaintext = Annotated[
     bool | None,
@@ -54,6 +58,7 @@ AllowAnonymous = Annotated[
 ]
 XdsCert = Annotated[str | None, flag("Certificate of the xDS port and its chain (PEM): turns TLS on", "FILE")]
 XdsKey = Annotated[str | None, flag("Private key of xds_cert (PEM)", "FILE")]
+XdsCa = Annotated[str | None, flag("Authorities of xds_cert (PEM), for provisioned gateways to believe", "FILE")]
 XdsClientCa = Annotated[
     str | None, flag("Authorities of client certificates (PEM): every Envoy must show one (mutual TLS)", "FILE")
 ]

@@ -25,8 +25,9 @@ def file_of(settings: Settings) -> Path | None:
     """
     if settings.state_path is None:
         return None
-    source = bytes((settings.source or Path()).absolute())
-    return settings.state_path / f"last-good-{blake2b(source, digest_size=8).hexdigest()}.sqlite"
+    source = settings.source or Path()
+    name = bytes(source.absolute()) if isinstance(source, Path) else source.encode()
+    return settings.state_path / f"last-good-{blake2b(name, digest_size=8).hexdigest()}.sqlite"
 
 
 class Places(Protocol):

@@ -159,7 +159,12 @@ class Settings(BaseSettings):
     )
     gateway_image: str = Field("envoyproxy/envoy:v1.40.0", description="Image of the gateways' Envoy")
     gateway_xds_address: str | None = Field(
-        None, description="Where gateways reach xDS: the Service of xds_address, as in xdserve.xdserve.svc:18000"
+        None,
+        description="Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address",
+    )
+    gateway_replicas: int = Field(2, ge=1, le=100, description="Pods of each gateway")
+    release: str = Field(
+        "xdserve", description="Name of this installation in the cluster: of its Lease, its Secret, on its gateways"
     )
     # Above xds_address, whose check looks at them.
     allow_plaintext: bool = Field(
@@ -170,6 +175,9 @@ class Settings(BaseSettings):
     )
     xds_cert: Path | None = Field(None, description="Certificate of the xDS port and its chain (PEM): turns TLS on")
     xds_key: Path | None = Field(None, description="Private key of xds_cert (PEM)", validate_default=True)
+    xds_ca: Path | None = Field(
+        None, description="Authorities of xds_cert (PEM), for provisioned gateways to believe", validate_default=True
+    )
     xds_client_ca: Path | None = Field(
         None, description="Authorities of client certificates (PEM): every Envoy must show one (mutual TLS)"
     )
@@ -252,6 +260,15 @@ class Settings(BaseSettings):
             raise _wrong("a file, as xds_cert is given" if value is None else "none without xds_cert")
         return value
 
+    @field_validator("xds_ca")
+    @classmethod
+    def _goes_with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("xds_cert", value) is None:
+            raise _wrong("none without xds_cert")
+        if value is None and info.data.get("xds_cert") and info.data.get("source") is Word.KUBERNETES:
+            raise _wrong("a file, as xds_cert is given: gateways have to believe it")
+        return value
+
     @field_validator("xds_client_ca")
     @classmethod
     def _needs_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
@@ -262,6 +279,8 @@ class Settings(BaseSettings):
     @field_validator("xds_address")
     @classmethod
     def _stays_here_or_is_guarded(cls, value: Address, info: ValidationInfo) -> Address:
+        if info.data.get("source") is Word.KUBERNETES:
+            return value  # it has a certificate of its own there, and reviews tokens
         if not value.is_loopback and info.data.keys() >= _GUARDS and (lacking := _lacking(info.data)):
             raise _wrong(f"a loopback address: {lacking}")
         return value
@@ -287,6 +306,13 @@ class Settings(BaseSettings):
         if not _SELECTOR.fullmatch(value.strip()):
             raise _wrong("a label selector, as in team=models,stage in (test, live),!hidden")
         return value.strip()
+
+    @field_validator("release")
+    @classmethod
+    def _is_release(cls, value: str) -> str:
+        if not re.fullmatch(_LABEL, value):
+            raise _wrong("a name of Kubernetes, as in xdserve")
+        return value
 
     @field_validator("gateway_image")
     @classmethod

@@ -135,14 +135,10 @@ def test_what_is_named_is_there(values):
         assert {subject["name"] for subject in binding["subjects"]} <= accounts
 
 
-# Settings of a server on Kubernetes; a name goes from here once `Settings` has it.
-PENDING = {"release", "xds_ca"}
-
-
 @ALL
 def test_the_file_of_settings_is_one_that_the_program_reads(values):
     found = settings_of(rendered(values))
-    assert found.keys() <= Settings.model_fields.keys() | PENDING
+    assert found.keys() <= Settings.model_fields.keys()
     assert found["source"] == "kubernetes"
     service = one("Service", rendered(values), found["release"])
     [port] = service["spec"]["ports"]
@@ -159,7 +155,7 @@ def test_every_setting_of_the_values_is_one_of_the_program():
     # A peer without an identity, and plain text, are for machines that nobody shares.
     never = {"allow_plaintext", "allow_anonymous", "xds_tokens", "xds_client_ca", "xds_cert", "xds_key"}
     never |= {"kubeconfig", "state_directory", "xds_ca"}
-    known = Settings.model_fields.keys() | PENDING
+    known = Settings.model_fields.keys()
     assert schema()["properties"]["settings"]["properties"].keys() == known - of_the_chart - never
 
 
@@ -172,10 +168,6 @@ def test_defaults_that_the_values_show_are_those_of_the_program():
 @ALL
 def test_the_program_takes_the_file_of_settings(values, tmp_path):
     found = settings_of(rendered(values))
-    for key in PENDING:
-        found.pop(key, None)
-    # Who a peer is comes from the cluster there; a file says the same of any address.
-    found["xds_address"] = "127.0.0.1:0"
     file = tmp_path / "xdserve.yaml"
     file.write_text(yaml.safe_dump(found))
     assert load(config=file).provision == found["provision"]

@@ -78,10 +78,13 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
         "provision": "opt-in",
         "gateway_image": "envoyproxy/envoy:distroless-v1.40.0",
         "gateway_xds_address": "XDServe.xdserve.svc:18000",
+        "gateway_replicas": "3",
+        "release": "blue",
         "allow_plaintext": "true",
         "allow_anonymous": "true",
         "xds_cert": "tls.crt",
         "xds_key": "tls.key",
+        "xds_ca": "ca.crt",
         "xds_client_ca": "ca.crt",
         "xds_tokens": "tokens.yaml",
         "trust_domain": "Corp.Example",
@@ -188,6 +191,15 @@ def test_empty_values_count_as_not_given(file: Path, monkeypatch: pytest.MonkeyP
     assert load(config=file).domain == "example.com"
 
 
+def test_a_cluster_guards_the_port_by_a_certificate_and_tokens_of_its_own() -> None:
+    cluster = {"source": "kubernetes", "xds_address": "0.0.0.0:18000"}
+    assert load(cluster).xds_cert is None
+    (line,) = lines(flags=cluster | {"xds_cert": "tls.crt", "xds_key": "tls.key"})
+    assert line == "--xds-ca: not given, allowed a file, as xds_cert is given: gateways have to believe it"
+    given = load(cluster | {"xds_cert": "tls.crt", "xds_key": "tls.key", "xds_ca": "ca.crt"})
+    assert given.xds_ca == Path("ca.crt")
+
+
 def test_variables_that_kubernetes_sets_for_a_service_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDSERVE_PORT", "XDSERVE_SERVICE_HOST", "XDSERVE_PORT_18000_TCP_ADDR"):
         monkeypatch.setenv(name, "tcp://10.0.0.1:18000")
@@ -219,6 +231,9 @@ def test_variables_that_kubernetes_sets_for_a_service_do_no_harm(monkeypatch: py
         ("connection_age", "30m", "a number"),
         ("drain", "601", "600 or less"),
         ("xds_key", "tls.key", "none without xds_cert"),
+        ("xds_ca", "ca.crt", "none without xds_cert"),
+        ("gateway_replicas", "0", "1 or more"),
+        ("release", "My_Release", "a name of Kubernetes, as in xdserve"),
         ("xds_client_ca", "ca.crt", "none without xds_cert: client certificates are a part of TLS"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "xml", "'auto', 'console' or 'json'"),

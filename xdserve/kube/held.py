@@ -5,11 +5,12 @@ As with files the last good state of each object counts: one whose newest state 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from translator.objects import EndpointSlice, Object, ObjectInvalid, Problem, Ref, ReferenceGrant, identify, parse
 from xdserve.kube.frames import Document
+from xdserve.kube.patches import PATHS, essence
 from xdserve.kube.resources import RESOURCES
 from xdserve.sources import Broken, Change, Gone, Put, Source, SourceError
 
@@ -32,6 +33,8 @@ class Reading(NamedTuple):
     object: Object | None
     problems: tuple[Problem, ...] = ()
     meta: Meta | None = None
+    essence: Document | None = None
+    """What a status is compared with and patched by: `xdserve.kube.patches.essence`."""
 
 
 def understand(document: Document) -> Reading | None:
@@ -42,10 +45,11 @@ def understand(document: Document) -> Reading | None:
     if ref.kind == EndpointSlice.KIND and document.get("addressType") == "FQDN":
         return Reading(ref, None)  # allowed there, meant for others, and no mistake of anybody's
     meta = None if ref.kind in _WITHOUT_META else _meta(document["metadata"])
+    kept = essence(document) if ref.kind in PATHS else None
     try:
-        return Reading(ref, parse(document), (), meta)
+        return Reading(ref, parse(document), (), meta, kept)
     except ObjectInvalid as invalid:
-        return Reading(ref, None, invalid.problems, meta)
+        return Reading(ref, None, invalid.problems, meta, kept)
 
 
 def _meta(found: Mapping[str, object]) -> Meta:
@@ -63,9 +67,13 @@ def place(ref: Ref) -> Source:
 
 
 class Held:
-    """The state of all objects, by the scope that they came from."""
+    """The state of all objects, by the scope that they came from.
 
-    def __init__(self) -> None:
+    ``restated`` is called with an object of which only what `meta` or `document` gives is another: its status, say.
+    """
+
+    def __init__(self, restated: Callable[[Ref], None] = lambda _: None) -> None:
+        self._restated = restated
         self._readings: dict[Ref, Reading] = {}
         self._scopes: dict[Hashable, set[Ref]] = {}
         self._broken: dict[Ref, None] = {}
@@ -93,6 +101,8 @@ class Held:
                 yield Gone(ref)
         elif before is None or before.object != reading.object:
             yield Put(reading.object, place(ref))
+        if before is not None and before.meta != reading.meta:
+            self._restated(ref)
 
     def deleted(self, scope: Hashable, ref: Ref) -> Iterator[Change]:
         """An object is gone; one that is not held changes nothing."""
@@ -121,6 +131,16 @@ class Held:
         """Of an object's newest state."""
         reading = self._readings.get(ref)
         return reading.meta if reading else None
+
+    def document(self, ref: Ref) -> Document | None:
+        """Of an object's newest state what its status is written by."""
+        reading = self._readings.get(ref)
+        return reading.essence if reading else None
+
+    @property
+    def broken(self) -> Collection[Ref]:
+        """The objects whose newest state is invalid."""
+        return self._broken.keys()
 
     def __len__(self) -> int:
         return len(self._readings)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from translator.objects import EndpointSlice, Ref, identify
 from xdserve.kube.client import Client
+from xdserve.kube.frames import Document
 from xdserve.kube.held import Held, Meta, Reading, understand
 from xdserve.kube.reflector import Deleted, Event, Listed, Reflector, Upserted
 from xdserve.kube.resources import RESOURCES, TARGETS, Resource, Scope
@@ -28,19 +29,23 @@ class KubernetesSource:
         namespaces: those that are read; empty for all.
         selector: labels of the targets (InferenceServices and Inferences) that are read; empty for all.
         resources: what is read.
+        restated: called with an object when who writes to it should look again, though nothing in it is another for
+            the feed: its status, its generation, its uid.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a source is made of
         self,
         client: Client,
         feed: Feed,
         namespaces: Sequence[str] = (),
         selector: str = "",
         resources: Sequence[Resource] = RESOURCES,
+        *,
+        restated: Callable[[Ref], None] = lambda _: None,
     ) -> None:
         self.synced = asyncio.Event()
         self._feed = feed
-        self._held = Held()
+        self._held = Held(restated)
         self._pending: dict[Ref, list[Change]] = {}
         self._flushing: asyncio.Handle | None = None
         self._absent: set[Resource] = set()
@@ -65,6 +70,15 @@ class KubernetesSource:
     def meta(self, ref: Ref) -> Meta | None:
         """What who writes to an object must know of its newest state; None for one that is not there."""
         return self._held.meta(ref)
+
+    def document(self, ref: Ref) -> Document | None:
+        """Of an object's newest state what its status is written by; None for one that is not there."""
+        return self._held.document(ref)
+
+    @property
+    def broken(self) -> Collection[Ref]:
+        """The objects whose newest state is invalid."""
+        return self._held.broken
 
     def installed(self, resource: Resource) -> bool:
         """Whether the cluster serves a resource, as far as is known."""
