@@ -213,6 +213,7 @@ ALLOWED = [
     ("create", "apps", "deployments", "models"),
     ("create", "authentication.k8s.io", "tokenreviews", None),
     ("create", "coordination.k8s.io", "leases", chart.NAMESPACE),
+    ("watch", "", "configmaps", chart.NAMESPACE),
     ("patch", "events.k8s.io", "events", "models"),
 ]
 FORBIDDEN = [

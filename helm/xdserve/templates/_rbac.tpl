@@ -94,6 +94,10 @@ leader's work, but every replica may become the leader.
   resources: [leases]
   resourceNames: [{{ include "xdserve.fullname" . }}]
   verbs: [get, update]
+# What each replica tells the leader of its Envoys. Apply needs create and patch.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [list, watch, create, patch, delete]
 {{- if not .Values.tls.secretName }}
 # Its own authority. The chart makes the Secret, empty: who may create Secrets gets tokens of any ServiceAccount there.
 - apiGroups: [""]
