@@ -147,8 +147,10 @@ class Pod:
         return text
 
     def _value(self, variable):
-        assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}} or "value" in variable
-        return variable.get("value", self.name)
+        if "value" in variable:
+            return variable["value"]
+        assert variable["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+        return self.name
 
     def _expanded(self, text, environment):
         for name, value in environment.items():
