@@ -152,7 +152,8 @@ class Program:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         _check_free(self._settings.xds_address)
-        await self._around.ready()
+        if not await self._prepared(stop):
+            return
         port = await self._server.start(str(self._settings.xds_address), self._credentials())
         try:
             self._last_good.open()
@@ -164,6 +165,19 @@ class Program:
             await self._server.stop(self._settings.drain)
             await self._last_good.close()
             await self._admin.stop()
+
+    async def _prepared(self, stop: asyncio.Event) -> bool:
+        """Wait until the server may start; False if it was told to stop before."""
+        waits = [asyncio.create_task(one) for one in (self._around.ready(), stop.wait())]
+        ready, _ = waits
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+            return ready.done()
+        finally:
+            for one in waits:
+                one.cancel()
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         failed = self._metrics.credential_failures.inc
