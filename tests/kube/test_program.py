@@ -49,22 +49,23 @@ PATHS = {
 }
 
 
-class Cluster:
-    """An apiserver with a namespace, and one xdserve that has a pod's account, name and address."""
+class Replica:
+    """One xdserve with the name and the account of a pod; gateways reach the replicas at `entrance`."""
 
-    def __init__(self, apiserver, namespace, folder, address):
-        self.apiserver, self.namespace, self.folder = apiserver, namespace, folder
-        port, self.admin = free_ports(2)
-        self.xds = f"{address}:{port}"
+    def __init__(self, cluster, name, entrance=None):
+        (self.admin,) = free_ports(1)
+        self.xds = f"{cluster.network.address()}:18000"
+        self._command = [sys.executable, "-m", "xdserve", "serve", "--source", "kubernetes", "--drain", "0.2"]
+        self._command += ["--kubeconfig", str(cluster.kubeconfig), "--state-directory", str(cluster.folder / name)]
+        self._command += ["--xds-address", self.xds, "--gateway-xds-address", entrance or self.xds]
+        self._command += ["--admin-address", f"127.0.0.1:{self.admin}"]
+        self._pod = {"POD_NAME": name, "POD_NAMESPACE": chart.NAMESPACE, "POD_UID": f"uid-of-{name}"}
         self.child = None
 
-    def start(self, children, *flags, name="xdserve-0"):
-        kubeconfig = chart_account(self.apiserver, self.folder / f"{name}-kubeconfig")
-        command = [sys.executable, "-m", "xdserve", "serve", "--source", "kubernetes", "--kubeconfig", str(kubeconfig)]
-        command += ["--xds-address", self.xds, "--gateway-xds-address", self.xds, "--drain", "0.2"]
-        command += ["--admin-address", f"127.0.0.1:{self.admin}", "--state-directory", str(self.folder / name)]
-        pod = {"POD_NAME": name, "POD_NAMESPACE": chart.NAMESPACE, "POD_UID": f"uid-of-{name}"}
-        self.child = children.start(name, [*command, *flags], env=clean_environment(**pod))
+    async def started(self, children):
+        self.child = children.start(self._pod["POD_NAME"], self._command, env=clean_environment(**self._pod))
+        await wait_until(self.ready, 30, "xdserve to be ready")
+        return self
 
     async def ready(self):
         self.child.check()
@@ -77,6 +78,39 @@ class Cluster:
         except aiohttp.ClientError:
             return False
 
+
+class Cluster:
+    """An apiserver with a namespace, and with the chart's account for xdserve."""
+
+    def __init__(self, apiserver, namespace, folder, network):
+        self.apiserver, self.namespace, self.folder, self.network = apiserver, namespace, folder, network
+        # What an earlier xdserve was called and who led then is nobody's business here.
+        for kind, name in (("Secret", f"{chart.NAME}-ca"), ("Lease", chart.NAME)):
+            if self.get(kind, name, chart.NAMESPACE):
+                apiserver.call("DELETE", PATHS[kind].format(chart.NAMESPACE, name))
+        self.kubeconfig = chart_account(apiserver, folder / "kubeconfig")
+
+    def deploy(self, models):
+        """Apply the sample, with the status that KServe's controller wrote; its InferenceService."""
+        documents = list(sample(self.namespace, models))
+        self.apiserver.apply(*documents, namespace=self.namespace)
+        (service,) = [one for one in documents if one["kind"] == "InferenceService"]
+        path = PATHS["InferenceService"].format(self.namespace, NAME)
+        there = self.apiserver.call("GET", path)
+        self.apiserver.call("PUT", f"{path}/status", there | {"status": service["status"]})
+        return service
+
+    async def gateway(self, stack):
+        """A pod of the gateway, when its manifests are there."""
+        await wait_until(lambda: len(self.manifests()) == len(KINDS), 20, "the manifests to appear")
+        token = self.apiserver.account_token(self.namespace, f"{NAME}-gateway", audiences=[AUDIENCE])
+        return await stack.enter_context(Pod(self.folder, self.manifests(), token=token)).started()
+
+    def leader(self):
+        """Who holds the Lease, without what makes the name unique."""
+        lease = self.get("Lease", chart.NAME, chart.NAMESPACE) or {"spec": {}}
+        return lease["spec"].get("holderIdentity", "").partition("_")[0]
+
     def get(self, kind, name, namespace=None):
         """An object; None if there is none."""
         try:
@@ -85,10 +119,6 @@ class Cluster:
             if error.status == 404:
                 return None
             raise
-
-    def remove(self, kind, name, namespace):
-        if self.get(kind, name, namespace):
-            self.apiserver.call("DELETE", PATHS[kind].format(namespace, name))
 
     def manifests(self):
         """What there is of the gateway."""
@@ -131,11 +161,7 @@ def sample(namespace, ports):
 
 @pytest.fixture
 def cluster(apiserver, namespace, network, tmp_path):
-    cluster = Cluster(apiserver, namespace, tmp_path, network.address())
-    # What an earlier xdserve was called and who led then is nobody's business here.
-    for kind, name in (("Secret", f"{chart.NAME}-ca"), ("Lease", chart.NAME)):
-        cluster.remove(kind, name, chart.NAMESPACE)
-    return cluster
+    return Cluster(apiserver, namespace, tmp_path, network)
 
 
 @pytest_asyncio.fixture
@@ -151,25 +177,15 @@ async def models(network):
 
 async def test_objects_become_a_gateway_that_serves_by_weights(cluster, models, tmp_path):
     """From `kubectl apply` to answers, status, and a weight that is live in milliseconds."""
-    documents = list(sample(cluster.namespace, models))
-    cluster.apiserver.apply(*documents, namespace=cluster.namespace)
-    (service,) = [one for one in documents if one["kind"] == "InferenceService"]
-    path = PATHS["InferenceService"].format(cluster.namespace, NAME)
-    there = cluster.apiserver.call("GET", path)
-    cluster.apiserver.call("PUT", f"{path}/status", there | {"status": service["status"]})
+    service = cluster.deploy(models)
     with ExitStack() as stack:
-        children = stack.enter_context(Children(tmp_path))
         begun = time.perf_counter()
-        cluster.start(children)
-        await wait_until(cluster.ready, 30, "xdserve to be ready")
+        await Replica(cluster, "xdserve-0").started(stack.enter_context(Children(tmp_path)))
         started = time.perf_counter() - begun
         await wait_until(lambda: len(cluster.manifests()) == len(KINDS), 20, "the manifests to appear")
         appeared = time.perf_counter() - begun
         await wait_until(lambda: cluster.reason("InferenceService", GATEWAY_PROGRAMMED) == "NoGateway", 15)
-
-        token = cluster.apiserver.account_token(cluster.namespace, f"{NAME}-gateway", audiences=[AUDIENCE])
-        pod = stack.enter_context(Pod(tmp_path, cluster.manifests(), token=token))
-        await pod.started()
+        await cluster.gateway(stack)
         await cluster.programmed("InferenceService")
         counts = Counter([await cluster.ask() for _ in range(300)])
         assert counts.keys() == VARIANTS.keys()
@@ -186,6 +202,26 @@ async def test_objects_become_a_gateway_that_serves_by_weights(cluster, models, 
             f"\nready after {started:.1f} s, manifests after {appeared:.1f} s; a patched weight is live after "
             f"{median(took):.1f} ms (median of {len(took)}, worst {max(took):.1f})\n"
         )
+
+
+async def test_a_replica_that_does_not_lead_serves_reports_and_takes_over(cluster, models, tmp_path):
+    cluster.deploy(models)
+    with ExitStack() as stack:
+        children = stack.enter_context(Children(tmp_path))
+        follower = Replica(cluster, "xdserve-1")
+        leader = await Replica(cluster, "xdserve-0", entrance=follower.xds).started(children)
+        await wait_until(lambda: cluster.leader() == "xdserve-0", 20, "the first to lead")
+        await follower.started(children)
+        await cluster.gateway(stack)
+        await cluster.programmed("InferenceService")
+        assert cluster.leader() == "xdserve-0"
+        assert await cluster.ask() in VARIANTS
+
+        assert leader.child.stop() == 0
+        await wait_until(lambda: cluster.leader() == "xdserve-1", 10, "the other to lead")
+        cluster.apiserver.apply(weighed(v2=100), namespace=cluster.namespace)
+        await cluster.programmed("TrafficPolicy")
+        assert await cluster.ask() == "v2"
 
 
 def weighed(**weights):

@@ -258,14 +258,15 @@ class OnKubernetes:
             self._provisioner.want(ref, self._wanted(ref))
 
     def _wanted(self, ref: Ref) -> Wanted | None:
-        unit, meta = self._parts.pipeline.units.get(ref), self._source.meta(ref)
-        found = self._parts.pipeline.objects.get(ref)
-        planned = unit.planned.gateway if unit else None
-        if planned is None or meta is None or not isinstance(found, InferenceService | Inference | Service):
+        unit = self._parts.pipeline.units.get(ref)
+        if unit is None or unit.planned.gateway is None:
+            return None
+        found, meta = self._parts.pipeline.objects.get(ref), self._source.meta(ref)
+        if meta is None or not isinstance(found, InferenceService | Inference | Service):
             return None
         mode = self._settings.provision
         # Where others make the pods, their ServiceAccounts are still to be known.
-        return wanted(found, meta.uid, planned, Provision.OPT_OUT if mode is Provision.OFF else mode)
+        return wanted(found, meta.uid, unit.planned.gateway, Provision.OPT_OUT if mode is Provision.OFF else mode)
 
     def _readable(self, target: Ref) -> bool:
         """Whether it is known that no gateway is wanted for a target: it and all that could want one is understood."""
