@@ -36,6 +36,7 @@ SAMPLE = Path(__file__).parent / "samples/iris-canary.yaml"
 NAME = "iris-canary"
 VARIANTS = {"v1": "predictor", "v2": "v2", "v3": "v3"}
 GATEWAY_PORT = 8080
+NO_FINALIZERS = '{"metadata":{"finalizers":[]}}'
 PATHS = {
     "InferenceService": "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}",
     "TrafficPolicy": "/apis/xdserve.io/v1alpha1/namespaces/{}/trafficpolicies/{}",
@@ -62,8 +63,12 @@ class Replica:
         self._pod = {"POD_NAME": name, "POD_NAMESPACE": chart.NAMESPACE, "POD_UID": f"uid-of-{name}"}
         self.child = None
 
-    async def started(self, children):
+    def start(self, children):
         self.child = children.start(self._pod["POD_NAME"], self._command, env=clean_environment(**self._pod))
+        return self.child
+
+    async def started(self, children):
+        self.start(children)
         await wait_until(self.ready, 30, "xdserve to be ready")
         return self
 
@@ -123,6 +128,13 @@ class Cluster:
     def manifests(self):
         """What there is of the gateway."""
         return [found for kind in KINDS if (found := self.get(kind, f"{NAME}-gateway"))]
+
+    def owners(self):
+        """The uids of whom the gateway is of."""
+        return {owner["uid"] for one in self.manifests() for owner in one["metadata"]["ownerReferences"]}
+
+    def annotate(self, text):
+        self.apiserver.kubectl("annotate", "--overwrite", f"--namespace={self.namespace}", "isvc", NAME, text)
 
     def reason(self, kind, condition):
         """Why a condition of the service, or of its policy, is as it is."""
@@ -222,6 +234,34 @@ async def test_a_replica_that_does_not_lead_serves_reports_and_takes_over(cluste
         cluster.apiserver.apply(weighed(v2=100), namespace=cluster.namespace)
         await cluster.programmed("TrafficPolicy")
         assert await cluster.ask() == "v2"
+
+
+async def test_a_gateway_goes_and_comes_with_its_annotation_and_belongs_to_the_newest_target(cluster, models, tmp_path):
+    cluster.deploy(models)
+    with ExitStack() as stack:
+        await Replica(cluster, "xdserve-0").started(stack.enter_context(Children(tmp_path)))
+        await wait_until(lambda: len(cluster.manifests()) == len(KINDS), 20, "the manifests to appear")
+        for said, number in (("false", 0), ("true", len(KINDS))):
+            cluster.annotate(f"xdserve.io/gateway={said}")
+            await wait_until(lambda n=number: len(cluster.manifests()) == n, 20, f"{number} manifests")
+
+        path = PATHS["InferenceService"].format(cluster.namespace, NAME)
+        cluster.apiserver.kubectl(
+            "patch", "isvc", NAME, f"-n={cluster.namespace}", "--type=merge", f"-p={NO_FINALIZERS}"
+        )
+        cluster.apiserver.call("DELETE", path)
+        cluster.deploy(models)
+        uid = cluster.apiserver.call("GET", path)["metadata"]["uid"]
+        await wait_until(lambda: cluster.owners() == {uid}, 20, "the manifests to be of the new target")
+
+
+async def test_a_program_that_waits_for_the_apiserver_can_be_told_to_stop(cluster, tmp_path):
+    text = cluster.kubeconfig.read_text()
+    cluster.kubeconfig.write_text(text.replace(str(cluster.apiserver.port), str(free_ports(1)[0])))
+    with Children(tmp_path) as children:
+        child = Replica(cluster, "xdserve-0").start(children)
+        await wait_until(lambda: "no new certificate" in child.log.read_text(), 20, "it to wait")
+        assert child.stop() == 0
 
 
 def weighed(**weights):
