@@ -174,7 +174,7 @@ class Life:
             known = current or self.scope.has_been_good(refused.type, name, version)
             if known and flown.get(name) == version:
                 key = (seat.envoy.node_id, refused.type, name, version)
-                self.told[key] = exact or key in self.told
+                self.told[key] = exact or self.told.get(key, False)
 
     def send(self, seat, *, most=MOST_RESPONSES):
         """Let the server send; whether it sent anything."""

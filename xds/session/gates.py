@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from xds.scope import Scope
-from xds.session.substream import SubStream
+from xds.session.substream import ABSENT, SubStream
 from xds.session.table import State
 from xds.session.terms import Terms
 from xds.types import ResourceType
@@ -155,7 +155,8 @@ class Gates:
         """Whether the client has all that the cluster needs to be warm, as far as this server knows."""
         held, eds = self._scope.get(ResourceType.CLUSTER, cluster), self._endpoints
         pending = cluster in eds.dirty or cluster in eds.forced or eds.flying(cluster)
-        answered = eds.wants(cluster) and not pending
+        told = cluster in eds.acknowledged or eds.sent.get(cluster) == ABSENT
+        answered = eds.wants(cluster) and told and not pending
         return answered and self._clusters.flying(cluster) and held is not None and not held.slow
 
     def _blamed(self) -> frozenset[str]:

@@ -214,7 +214,7 @@ class Session:
         for type_, names in changes.items():
             if sub := self._substreams.get(type_):
                 if self._unknown(sub):
-                    sub.refusals.clear()  # something is another: all there is can be tried again
+                    sub.clear_doubts()  # something is another: all there is can be tried again
                 sub.coalesced += len(sub.dirty & names)
                 for name in names:
                     sub.mark(name)
@@ -282,8 +282,7 @@ class Session:
         """Whether all there is would lack what was refused, and the client may have an earlier version of that."""
         if not self._unknown(sub):
             return False
-        doubts = any(not sure for versions in sub.refusals.values() for sure in versions.values())
-        return doubts or self._scope.withholds(sub.type)
+        return sub.doubts or self._scope.withholds(sub.type)
 
     def _ready(self, sub: SubStream, now: float) -> Collection[str] | None:
         """The names to look at, or None where the type may send nothing now.
