@@ -140,9 +140,7 @@ class Life:
     def _forget_who_agreed(self):
         """Who refused a version after another had is not remembered: it may be asked once more."""
         for node_id, type_, name, version in list(self.told):
-            served = self.scope.get(type_, name)
-            first = (type_, name, version) in self.scope.refused_by(node_id)
-            if served is not None and served.version == version and not first:
+            if (type_, name, version) not in self.scope.refused_by(node_id):
                 del self.told[node_id, type_, name, version]
 
     def keep_memory(self):

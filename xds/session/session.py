@@ -267,7 +267,7 @@ class Session:
         events: list[Event] = []
         for sub in self._substreams.values():
             for flight in sub.flights:
-                if not flight.overdue and now - flight.sent_at >= self._terms.patience:
+                if not flight.overdue and now >= flight.sent_at + self._terms.patience:
                     flight.overdue = True
                     names = frozenset(flight.versions) | flight.removed
                     seconds = now - flight.sent_at
@@ -294,7 +294,7 @@ class Session:
             return sub.dirty
         if not sub.flights:
             return None
-        if now - sub.flights[-1].sent_at >= self._terms.patience:
+        if now >= sub.flights[-1].sent_at + self._terms.patience:
             return sub.dirty
         return [name for name in sub.dirty if self._rolls_back(sub, name)] or None
 
