@@ -221,11 +221,15 @@ class Scope:
         """What may be served, the best first."""
         if self._fit(key, wanted):
             yield wanted
-        good = [found for found in self._good[key[0]].get(key[1], ()) if all(map(self._has_cluster, found.uses))]
-        yield from (found for found in good if self._fit(key, found))
+        good = self._good[key[0]].get(key[1], ())
+        yield from (found for found in good if self._fit(key, found) and self._complete(found))
         # What one Envoy has and another refused is better than nothing: the fault may be the other's own.
-        disputed = [wanted, *good] if self.is_good(wanted) else good
-        yield from (found for found in disputed if found.uses.isdisjoint(self._withheld))
+        disputed = (wanted if self.is_good(wanted) else None, self._taken.get(key), *good)
+        yield from (found for found in disputed if found and self._complete(found))
+
+    def _complete(self, resource: Resource) -> bool:
+        """Whether all clusters that it uses are served."""
+        return resource.uses.isdisjoint(self._withheld) and all(map(self._has_cluster, resource.uses))
 
     def _fit(self, key: Key, resource: Resource) -> bool:
         refused = resource.version in self._refused.get(key, ())

@@ -140,9 +140,7 @@ class Life:
     def _forget_who_agreed(self):
         """Who refused a version after another had is not remembered: it may be asked once more."""
         for node_id, type_, name, version in list(self.told):
-            served = self.scope.get(type_, name)
-            first = (type_, name, version) in self.scope.refused_by(node_id)
-            if served is not None and served.version == version and not first:
+            if (type_, name, version) not in self.scope.refused_by(node_id):
                 del self.told[node_id, type_, name, version]
 
     def keep_memory(self):
@@ -174,7 +172,7 @@ class Life:
             known = current or self.scope.has_been_good(refused.type, name, version)
             if known and flown.get(name) == version:
                 key = (seat.envoy.node_id, refused.type, name, version)
-                self.told[key] = exact or key in self.told
+                self.told[key] = exact or self.told.get(key, False)
 
     def send(self, seat, *, most=MOST_RESPONSES):
         """Let the server send; whether it sent anything."""

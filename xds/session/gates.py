@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from xds.scope import Scope
-from xds.session.substream import SubStream
+from xds.session.substream import ABSENT, SubStream
 from xds.session.table import State
 from xds.session.terms import Terms
 from xds.types import ResourceType
@@ -39,7 +39,7 @@ class Gates:
     """
 
     __slots__ = (
-        "_aggregated", "_clusters", "_doubt", "_endpoints", "_late", "_linger", "_lingering", "_patience",
+        "_aggregated", "_clusters", "_doubt", "_endpoints", "_late", "_linger", "_lingering", "_now", "_patience",
         "_resumed_until", "_routes", "_routes_due", "_scope", "_substreams",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class Gates:
         self._lingering: dict[str, float] = {}
         self._patience = terms.patience
         self._late = _NOBODY
+        self._now = 0.0
         self._resumed_until: float | None = None
         self._doubt: float | None = None
         self._routes_due: float | None = None
@@ -91,6 +92,7 @@ class Gates:
 
     def tick(self, now: float) -> None:
         """Time went by."""
+        self._now = now
         self._late = self._late_clusters(now) if self._clusters.flights else _NOBODY
         if self._resumed_until is not None and now >= self._resumed_until:
             self._resumed_until = None
@@ -113,7 +115,8 @@ class Gates:
         if self._lingering:
             clusters = self._clusters
             self._lingering = {name: until for name, until in self._lingering.items() if name in clusters.dirty}
-            moments.extend(until for name, until in self._lingering.items() if clusters.idle() or clusters.flying(name))
+            # What could go and did not waits for an answer, not for a time.
+            moments.extend(until for until in self._lingering.values() if until > self._now)
         return min(moments) if moments else None
 
     # -- Routes to clusters ------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ class Gates:
 
     def _late_clusters(self, now: float) -> frozenset[str]:
         """The clusters of responses without an answer for too long."""
-        flights = [flight for flight in self._clusters.flights if now - flight.sent_at >= self._patience]
+        flights = [flight for flight in self._clusters.flights if now >= flight.sent_at + self._patience]
         return frozenset(name for flight in flights for name in flight.versions)
 
     def _taken_for_warm(self, cluster: str) -> bool:
@@ -155,7 +158,8 @@ class Gates:
         """Whether the client has all that the cluster needs to be warm, as far as this server knows."""
         held, eds = self._scope.get(ResourceType.CLUSTER, cluster), self._endpoints
         pending = cluster in eds.dirty or cluster in eds.forced or eds.flying(cluster)
-        answered = eds.wants(cluster) and not pending
+        told = cluster in eds.acknowledged or eds.sent.get(cluster) == ABSENT
+        answered = eds.wants(cluster) and told and not pending
         return answered and self._clusters.flying(cluster) and held is not None and not held.slow
 
     def _blamed(self) -> frozenset[str]:

@@ -214,7 +214,7 @@ class Session:
         for type_, names in changes.items():
             if sub := self._substreams.get(type_):
                 if self._unknown(sub):
-                    sub.refusals.clear()  # something is another: all there is can be tried again
+                    sub.clear_doubts()  # something is another: all there is can be tried again
                 sub.coalesced += len(sub.dirty & names)
                 for name in names:
                     sub.mark(name)
@@ -267,7 +267,7 @@ class Session:
         events: list[Event] = []
         for sub in self._substreams.values():
             for flight in sub.flights:
-                if not flight.overdue and now - flight.sent_at >= self._terms.patience:
+                if not flight.overdue and now >= flight.sent_at + self._terms.patience:
                     flight.overdue = True
                     names = frozenset(flight.versions) | flight.removed
                     seconds = now - flight.sent_at
@@ -282,8 +282,7 @@ class Session:
         """Whether all there is would lack what was refused, and the client may have an earlier version of that."""
         if not self._unknown(sub):
             return False
-        doubts = any(not sure for versions in sub.refusals.values() for sure in versions.values())
-        return doubts or self._scope.withholds(sub.type)
+        return sub.doubts or self._scope.withholds(sub.type)
 
     def _ready(self, sub: SubStream, now: float) -> Collection[str] | None:
         """The names to look at, or None where the type may send nothing now.
@@ -295,7 +294,7 @@ class Session:
             return sub.dirty
         if not sub.flights:
             return None
-        if now - sub.flights[-1].sent_at >= self._terms.patience:
+        if now >= sub.flights[-1].sent_at + self._terms.patience:
             return sub.dirty
         return [name for name in sub.dirty if self._rolls_back(sub, name)] or None
 

@@ -255,6 +255,17 @@ class SubStream:
         """Whether the client refused this version of the name."""
         return self.refusals.get(name, {}).get(version, False)
 
+    @property
+    def doubts(self) -> bool:
+        """Whether the client refused one of several versions, and it is not known which."""
+        return any(not sure for versions in self.refusals.values() for sure in versions.values())
+
+    def clear_doubts(self) -> None:
+        """Forget what the client only may have refused."""
+        for versions in self.refusals.values():
+            for version in [version for version, sure in versions.items() if not sure]:
+                del versions[version]
+
     def absence(self, name: str) -> Resource | None:  # noqa: ARG002 - delta says it without a resource
         """The resource that tells the client of a name that there is none, where the protocol has no word for it."""
         return None
