@@ -6,6 +6,7 @@ On a real kube-apiserver, with a stock Envoy that is started from the very manif
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ import yaml
 from bootstrap.manifests import AUDIENCE
 from tests.support import chart
 from tests.support.account import chart_account
-from tests.support.documents import policy, split
+from tests.support.documents import entrance, policy, split
 from tests.support.kube import ApiError
 from tests.support.model import Model, serve
 from tests.support.pod import Pod
@@ -40,6 +41,7 @@ NO_FINALIZERS = '{"metadata":{"finalizers":[]}}'
 PATHS = {
     "InferenceService": "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}",
     "TrafficPolicy": "/apis/xdserve.io/v1alpha1/namespaces/{}/trafficpolicies/{}",
+    "ServiceGateway": "/apis/xdserve.io/v1alpha1/namespaces/{}/servicegateways/{}",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts/{}",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps/{}",
     "Service": "/api/v1/namespaces/{}/services/{}",
@@ -133,15 +135,25 @@ class Cluster:
         """The uids of whom the gateway is of."""
         return {owner["uid"] for one in self.manifests() for owner in one["metadata"]["ownerReferences"]}
 
+    def events(self):
+        """Kind of object, type and reason of all Events."""
+        found = self.apiserver.call("GET", f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")["items"]
+        return {(one["regarding"]["kind"], one["type"], one["reason"]) for one in found}
+
     def annotate(self, text):
         self.apiserver.kubectl("annotate", "--overwrite", f"--namespace={self.namespace}", "isvc", NAME, text)
 
-    def reason(self, kind, condition):
-        """Why a condition of the service, or of its policy, is as it is."""
+    def conditions(self, kind):
+        """Of the service, or of what is attached to it."""
         status = (self.get(kind, NAME) or {}).get("status", {})
-        listed = [*status.get("conditions", ())]
-        listed += [one for entry in status.get("ancestors", ()) for one in entry["conditions"]]
-        return next((one["reason"] for one in listed if one["type"] == condition), None)
+        return [
+            *status.get("conditions", ()),
+            *(one for each in status.get("ancestors", ()) for one in each["conditions"]),
+        ]
+
+    def reason(self, kind, condition):
+        """Why a condition is as it is."""
+        return next((one["reason"] for one in self.conditions(kind) if one["type"] == condition), None)
 
     async def programmed(self, *kinds):
         for kind in kinds:
@@ -236,6 +248,31 @@ async def test_a_replica_that_does_not_lead_serves_reports_and_takes_over(cluste
         assert await cluster.ask() == "v2"
 
 
+async def test_what_an_envoy_refuses_is_told_on_the_object_and_the_former_state_served(cluster, models, tmp_path):
+    """A port that is in use: what no check can know before."""
+    cluster.deploy(models)
+    with ExitStack() as stack:
+        await Replica(cluster, "xdserve-0").started(stack.enter_context(Children(tmp_path)))
+        await cluster.gateway(stack)
+        cluster.apiserver.apply(listening(GATEWAY_PORT), namespace=cluster.namespace)
+        await cluster.programmed("ServiceGateway", "InferenceService")
+
+        with socket.create_server(("0.0.0.0", 0)) as taken:
+            cluster.apiserver.apply(listening(taken.getsockname()[1]), namespace=cluster.namespace)
+            await wait_until(lambda: cluster.reason("ServiceGateway", "Programmed") == "Rejected", 20, "the refusal")
+            await wait_until(lambda: cluster.reason("InferenceService", GATEWAY_PROGRAMMED) == "Rejected", 20)
+            told = next(one for one in cluster.conditions("ServiceGateway") if one["type"] == "Programmed")
+            assert told["message"].startswith("spec")
+            assert "Address already in use" in told["message"]
+            assert await cluster.ask() in VARIANTS
+            await wait_until(lambda: ("InferenceService", "Warning", "Rejected") in cluster.events(), 10, "an Event")
+
+        cluster.apiserver.apply(listening(GATEWAY_PORT), namespace=cluster.namespace)
+        await cluster.programmed("ServiceGateway", "InferenceService")
+        await wait_until(lambda: ("InferenceService", "Normal", "Programmed") in cluster.events(), 10, "an Event")
+        assert await cluster.ask() in VARIANTS
+
+
 async def test_a_gateway_goes_and_comes_with_its_annotation_and_belongs_to_the_newest_target(cluster, models, tmp_path):
     cluster.deploy(models)
     with ExitStack() as stack:
@@ -262,6 +299,11 @@ async def test_a_program_that_waits_for_the_apiserver_can_be_told_to_stop(cluste
         child = Replica(cluster, "xdserve-0").start(children)
         await wait_until(lambda: "no new certificate" in child.log.read_text(), 20, "it to wait")
         assert child.stop() == 0
+
+
+def listening(port):
+    """A ServiceGateway that listens there."""
+    return entrance(port, target=NAME, address="0.0.0.0") | {"metadata": {"name": NAME}}
 
 
 def weighed(**weights):
