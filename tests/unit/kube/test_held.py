@@ -103,3 +103,23 @@ def test_a_target_says_where_it_is(held: Held):
     source = held.source(Ref("serving.kserve.io", "InferenceService", "models", "iris"))
     assert str(source.file) == "inferenceservices/models/iris"
     assert held.source(policy_ref("none")) is None
+
+
+def test_who_writes_to_an_object_is_told_of_what_the_feed_is_not():
+    """Another status, another generation, another uid: nothing of that is in the object as it is planned."""
+    told = []
+    held = Held(told.append)
+    document = inference_service("models", "iris", uid="1", resourceVersion="7", generation=1)
+    ref = understand(document).ref
+    assert kinds(held.upserted(ONE, understand(document))) == [Put]
+    assert kinds(held.upserted(ONE, understand(document))) == []
+    assert told == []
+    condition = {"type": "Ready", "status": "True"}
+    document = inference_service("models", "iris", uid="2", resourceVersion="8", generation=1)
+    assert kinds(held.upserted(ONE, understand(document | {"status": {"conditions": [condition]}}))) == []
+    assert told == [ref]
+    assert held.meta(ref) == Meta("2", "8", 1)
+    assert held.document(ref)["status"] == {"conditions": [condition]}
+    assert held.broken == set()
+    list(held.upserted(ONE, bad("a")))
+    assert held.broken == {policy_ref("a")}
