@@ -296,7 +296,8 @@ class Rest:
     def _refuses(self, type_, name, served):
         """It refused what another Envoy has, and nothing else is good."""
         told = self.life.told.get((self.envoy.node_id, type_, name, served.version))
-        return told is True or served.version in self.envoy.refused.get((type_, name), ())
+        known = self.seat.session._substream(type_).surely_refused(name, served.version)
+        return told is True or known or served.version in self.envoy.refused.get((type_, name), ())
 
     @property
     def envoy(self) -> ModelEnvoy:

@@ -106,6 +106,9 @@ class SotwSubStream(SubStream):
             self._carried.update((made.name, made) for made in put)
             for name in gone:
                 self._carried.pop(name, None)
+            # What was removed in a response that was refused came back with it, and is to go again.
+            for name in self._carried.keys() - self.sent.keys() - self.acknowledged.keys():
+                del self._carried[name]
 
     def retold(self, put: Iterable[Resource]) -> list[str]:
         """The names of which the response may bring another version than the client has."""
