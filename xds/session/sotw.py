@@ -66,9 +66,9 @@ class SotwSubStream(SubStream):
         if again and asked == self.names:
             for name in asked:
                 self.mark(name, force=True)
-        self._replace(asked, WILDCARD in ask.names, scope)
+        self._replace(asked, scope, wildcard=WILDCARD in ask.names)
 
-    def _replace(self, asked: set[str], wildcard: bool, scope: Scope) -> None:  # noqa: FBT001 - what the client said
+    def _replace(self, asked: set[str], scope: Scope, *, wildcard: bool) -> None:
         dropped, new = self.names - asked, asked - self.names
         self.names -= dropped
         if self.wildcard and not wildcard:
