@@ -169,3 +169,17 @@ def test_what_is_tried_alone_takes_nothing_away_from_who_came_with_more():
     [again] = client.get()
     assert again.names == ["a", "b", "c"]
     assert client.ack(again) == []
+
+
+def test_what_a_later_response_lists_is_taken_with_it():
+    """The refusal of the first answer comes when a later one, which lists all of it again, is in flight."""
+    client = SotwClient(make(CLUSTER, "a"), make(CLUSTER, "b"), patience=1.0)
+    client.say(CLUSTER, version="of an earlier server")
+    [first] = client.get()
+    client.publish(make(CLUSTER, "c"))
+    [second] = client.later(1.0)
+    assert (first.names, second.names) == (["a", "b"], ["a", "b", "c"])
+    came = client.nack(first, "constraint validation failed")
+    came += client.drain(client.ack(second))
+    assert all({"a", "b"} <= set(got.names) for got in came)
+    assert client.held(CLUSTER).keys() == {"a", "b", "c"}

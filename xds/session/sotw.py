@@ -66,9 +66,9 @@ class SotwSubStream(SubStream):
         if again and asked == self.names:
             for name in asked:
                 self.mark(name, force=True)
-        self._replace(asked, WILDCARD in ask.names, scope)
+        self._replace(asked, scope, wildcard=WILDCARD in ask.names)
 
-    def _replace(self, asked: set[str], wildcard: bool, scope: Scope) -> None:  # noqa: FBT001 - what the client said
+    def _replace(self, asked: set[str], scope: Scope, *, wildcard: bool) -> None:
         dropped, new = self.names - asked, asked - self.names
         self.names -= dropped
         if self.wildcard and not wildcard:
@@ -152,6 +152,15 @@ class SotwSubStream(SubStream):
         self._replaced.pop(nonce, None)
         return flight
 
+    def acknowledge(self, nonce: str) -> Flight:
+        """The client took a response, and with it all that it lists: also what it refused to say of one before."""
+        flight = next(flight for flight in self.flights if flight.nonce == nonce)
+        for name, version in flight.listed.items():
+            carried = self._carried.get(name)
+            if name not in self.sent and carried is not None and carried.version == version:
+                flight.versions[name] = self.sent[name] = version
+        return super().acknowledge(nonce)
+
     def reject(self, nonce: str) -> Flight:
         """The client refused a response: of the names that were new in it, it has what it had before."""
         replaced = self._replaced.get(nonce, {})
@@ -162,6 +171,8 @@ class SotwSubStream(SubStream):
         for name, before in replaced.items():
             if later := next((others for others in self._replaced.values() if name in others), None):
                 later[name] = before
+            elif any(name in other.listed for other in self.flights):
+                pass  # a later response lists it as well, and the answer to that will tell
             elif before is None:
                 self._carried.pop(name, None)
             elif self.wants(name):
