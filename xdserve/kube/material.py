@@ -148,6 +148,7 @@ def _server(authority: Signed, names: Sequence[str], now: datetime) -> Signed:
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
         (x509.SubjectAlternativeName(list(map(_general_name, names))), False),
         (x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), False),
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
