@@ -129,7 +129,7 @@ class Program:
         self._pipeline = Pipeline(options_of(settings), self._server, self)
         judge = Judge(self._pipeline, self._server, self._ledger, self._rejections, around.elsewhere)
         self._source = around.source(self)
-        around.join(Parts(self._pipeline, self._server, self._ledger, self._rejections, judge))
+        around.join(Parts(self._pipeline, self._server, self._ledger, self._rejections, judge, self._metrics))
         self._last_good = LastGood(settings, self._server, self._pipeline, self._source)
         self._state = ProgramState(
             self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready, judge=judge

@@ -5,7 +5,7 @@ Labels take their values from closed sets, so that nobody can make the number of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from xds.session import Variant
@@ -39,7 +39,17 @@ STATUSES = (
     "DEADLINE_EXCEEDED", "INTERNAL", OTHER,
 )  # fmt: skip
 """How the server ends streams (the names of gRPC's statuses)."""
-KINDS = ("InferenceService", "Inference", "Service", "EndpointSlice", "TrafficPolicy", "ServiceGateway")
+KINDS = (
+    "InferenceService", "Inference", "Service", "EndpointSlice", "TrafficPolicy", "ServiceGateway", "ReferenceGrant",
+)  # fmt: skip
+"""Kinds of objects that are read."""
+REPORTS = "ConfigMap"
+"""What replicas tell the leader with; followed as the kinds are, and nobody's object."""
+LIST, WATCH, LOOK = "list", "watch", "look"
+TROUBLES = ("away", "expired", "forbidden", "not found", "broken")
+"""Why a list or a watch fails: the values of `xdserve.kube.course.Trouble`."""
+WRITTEN, CONFLICT, ERROR, DROPPED = "written", "conflict", "error", "dropped"
+PROVISIONER_REQUESTS = ("list", "get", "apply", "delete")
 
 # Seconds. Planning a service takes some 100 µs; the tail is what a full pass of thousands takes.
 _PLAN_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
@@ -116,7 +126,7 @@ class Metrics:
         self.credential_failures = self._counter(
             "credential_failures", "Changes of certificates, keys or tokens that could not be used; the last good stay"
         )
-        self.store_failures = self._read("store_failures", "Writes of last good versions that failed")
+        self.store_failures = self.count("store_failures", "Writes of last good versions that failed")
 
     def render(self) -> bytes:
         """All metrics in the text format of Prometheus (`CONTENT_TYPE`)."""
@@ -134,26 +144,81 @@ class Metrics:
         metric = Histogram(name, text, tuple(labels), namespace="xdserve", registry=self.registry, buckets=buckets)
         return _with_all(metric, labels)
 
-    def _read(self, name: str, text: str) -> Reading:
-        reading = Reading(f"xdserve_{name}", text)
+    def count(self, name: str, text: str, **labels: tuple[str, ...]) -> Reading:
+        """Add a counter that another part of the program keeps."""
+        return self._read(CounterMetricFamily, name, text, labels)
+
+    def level(self, name: str, text: str) -> Reading:
+        """Add a gauge that another part of the program keeps."""
+        return self._read(GaugeMetricFamily, name, text, {})
+
+    def _read(self, family: type[Kept], name: str, text: str, labels: Mapping[str, tuple[str, ...]]) -> Reading:
+        reading = Reading(family, f"xdserve_{name}", text, labels)
         self.registry.register(reading)
         return reading
 
 
-class Reading(Collector):
-    """A counter that another part of the program keeps; 0 until it is said who."""
+class KubernetesMetrics:
+    """Those of a program whose objects come from a cluster, added to its others; its parts keep the figures."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self._name, self._text = name, text
-        self._read: Callable[[], float] = lambda: 0
+    def __init__(self, metrics: Metrics) -> None:
+        kinds = (*KINDS, REPORTS)
+        self.reflector_requests = metrics.count(
+            "reflector_requests",
+            "Requests to the apiserver that follow objects: pages of lists, watches, looks whether a CRD is installed",
+            kind=kinds,
+            request=(LIST, WATCH, LOOK),
+        )
+        self.reflector_failures = metrics.count(
+            "reflector_failures",
+            "Such requests that failed; `expired` is 410: the apiserver has forgotten, and all is listed again",
+            kind=kinds,
+            trouble=TROUBLES,
+        )
+        self.status_writes = metrics.count(
+            "status_writes", "Writes of objects' status, by what became of them", outcome=(WRITTEN, CONFLICT, ERROR)
+        )
+        self.events = metrics.count("events", "Kubernetes Events, by what became of them", outcome=(WRITTEN, DROPPED))
+        self.provisioner_requests = metrics.count(
+            "provisioner_requests", "Requests to the apiserver that provision gateways", request=PROVISIONER_REQUESTS
+        )
+        self.provisioner_failures = metrics.count("provisioner_failures", "Tries to provision a gateway that failed")
+        self.wanted_gateways = metrics.level("wanted_gateways", "Gateways that are to run in pods")
+        self.applied_gateways = metrics.level(
+            "applied_gateways", "Of those, the ones that the cluster has as they are wanted; the leader alone knows"
+        )
+        self.leader = metrics.level("leader", "Whether this replica leads: 1 or 0")
+        self.leader_changes = metrics.count("leader_changes", "How often this replica began or ceased to lead")
+        self.certificate_expiry = metrics.level(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate of the xDS port expires, in seconds since 1970; 0 without one",
+        )
+
+
+Kept = CounterMetricFamily | GaugeMetricFamily
+
+
+class Reading(Collector):
+    """A figure that another part of the program keeps, or one for each value of its labels; 0 until it is said who."""
+
+    def __init__(self, family: type[Kept], name: str, text: str, labels: Mapping[str, tuple[str, ...]]) -> None:
+        self._family, self._name, self._text, self._labels = family, name, text, labels
+        self._read: Callable[[], Mapping[tuple[str, ...], float]] = dict
 
     def set_function(self, read: Callable[[], float]) -> None:
-        """Read it there."""
+        """Read the one figure there."""
+        self._read = lambda: {(): read()}
+
+    def set_functions(self, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
+        """Read the figures there, by their labels' values; what is not there is 0."""
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
         """What it says now."""
-        yield CounterMetricFamily(self._name, self._text, value=self._read())
+        family, found = self._family(self._name, self._text, labels=tuple(self._labels)), self._read()
+        for values in product(*self._labels.values()):
+            family.add_metric(values, found.get(values, 0))
+        yield family
 
 
 def _with_all(metric: M, labels: dict[str, tuple[str, ...]]) -> M:

@@ -16,6 +16,7 @@ from xds.server import Server
 from xdserve.conditions import Delivery
 from xdserve.judge import Judge
 from xdserve.ledger import Ledger
+from xdserve.metrics import Metrics
 from xdserve.pipeline import Pipeline
 from xdserve.rejections import Rejections
 from xdserve.sources import Change, Feed, Source, SourceError
@@ -50,6 +51,7 @@ class Parts:
     ledger: Ledger
     rejections: Rejections
     judge: Judge
+    metrics: Metrics
 
 
 class Surroundings(Protocol):

@@ -107,8 +107,10 @@ class Recorder:
         self._waiting: dict[str, None] = {}
         self._woken = asyncio.Event()
         self._troubled = False
+        self.written = 0
+        """Writes that the apiserver took."""
         self.dropped = 0
-        """Events that were too many."""
+        """Events that were too many, or could not be written."""
 
     def tell(self, ref: Ref, document: Mapping[str, Any], occurrence: Occurrence) -> None:
         """Note that it happened to an object, as the apiserver knows that (`document`). Never waits."""
@@ -150,6 +152,7 @@ class Recorder:
             self._failed(error)
         else:
             known.written, self._troubled = known.count, False
+            self.written += 1
 
     async def _first(self, name: str, known: _Known) -> None:
         """An Event of this name may be there, of an earlier leader: then it is one more of that."""

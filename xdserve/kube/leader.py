@@ -139,6 +139,8 @@ class Leadership:
         self._clock, self._now = clock, now
         self._lease = Lease(call, namespace, name)
         self._election = Election(identity, self._terms)
+        self.turns = 0
+        """How often it began or ceased to lead."""
         self._told = False
         self._turn = asyncio.Event()
         self._trouble = ""
@@ -215,6 +217,7 @@ class Leadership:
         if self.held is self._told:
             return
         self._told = self.held
+        self.turns += 1
         logger.info("leads" if self._told else "leads no more", identity=self._election.identity)
         self._turn.set()
         self._turn = asyncio.Event()

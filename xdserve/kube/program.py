@@ -34,15 +34,17 @@ from xdserve.kube.authority import Authority, CertificateFiles, names_of
 from xdserve.kube.calls import Calls
 from xdserve.kube.client import ACCOUNT, Client, ClusterUnknown, connect
 from xdserve.kube.events import Recorder
+from xdserve.kube.figures import show_following, show_gateways, show_replica, show_writing
 from xdserve.kube.leader import Leadership
 from xdserve.kube.progress import ProgressObserver
 from xdserve.kube.provision import Provisioner
-from xdserve.kube.reports import Elsewhere, Reporter, exchange
+from xdserve.kube.reports import CONFIG_MAPS, Elsewhere, Reporter, exchange
 from xdserve.kube.source import KubernetesSource
 from xdserve.kube.status import StatusWriter
 from xdserve.kube.tokens import TokenReviews
 from xdserve.kube.wanted import Wanted, wanted
 from xdserve.ledger import Entry
+from xdserve.metrics import KubernetesMetrics
 from xdserve.settings import Provision, Settings
 from xdserve.sources import Change, Feed, Put
 from xdserve.surroundings import ObjectSource, Parts
@@ -185,6 +187,15 @@ class OnKubernetes:
         )
         parts.ledger.subscribe(self._writer.mark)
         parts.rejections.subscribe(lambda gateway, _: self._moved(gateway))
+        self._show(KubernetesMetrics(parts.metrics))
+
+    def _show(self, metrics: KubernetesMetrics) -> None:
+        heard = (CONFIG_MAPS.kind, self._elsewhere.counts)
+        show_following(metrics, lambda: (*self._source.counts(), heard))
+        show_writing(metrics, self._writer, self._recorder)
+        show_replica(metrics, self._leadership, lambda: self._authority.certificate)
+        if self._settings.provision is not Provision.OFF:
+            show_gateways(metrics, self._provisioner)
 
     async def ready(self) -> None:
         """Wait for a certificate: nothing is served before there is one."""

@@ -76,6 +76,8 @@ class Provisioner:
     ) -> None:
         self.errors: dict[Ref, str] = {}
         """What keeps a target's gateway from being as wanted, in one line."""
+        self.failures = 0
+        """Tries that failed."""
         self._deploying, self._leadership = deploying, leadership
         self._readable, self._told = readable, told
         pace = Pace(PER_SECOND, BURST)
@@ -84,6 +86,7 @@ class Provisioner:
         self._wanted: dict[Ref, Wanted] = {}
         self._holders: dict[tuple[str, str], Ref] = {}
         self._applied: dict[Ref, dict[str, str]] = {}
+        self._done: set[Ref] = set()
         self._schedule: Schedule[Ref] = Schedule()
         self._failures: Counter[Ref] = Counter()
         self._woken = asyncio.Event()
@@ -94,6 +97,16 @@ class Provisioner:
     def requests(self) -> Counter[str]:
         """Requests made since the start: `list`, `get`, `apply`, `delete`."""
         return self._parts.requests
+
+    @property
+    def wanted(self) -> int:
+        """Gateways that there are to be."""
+        return len(self._wanted)
+
+    @property
+    def applied(self) -> int:
+        """Of these, the ones that the cluster has as they are wanted; 0 where another replica leads."""
+        return len(self._done)
 
     # -- What is wanted ------------------------------------------------------------------------------------------
 
@@ -133,6 +146,7 @@ class Provisioner:
 
     def _mark(self, targets: Iterable[Ref]) -> None:
         for target in targets:
+            self._done.discard(target)
             self._schedule.mark(target, self._clock())
         self._woken.set()
 
@@ -147,6 +161,7 @@ class Provisioner:
     async def _follow(self) -> None:
         async for leads in self._leadership.changes():
             self._applied.clear()  # another may have written meanwhile
+            self._done.clear()
             self._look_at = self._clock() if leads else None
             if not leads:
                 self._say_nothing()
@@ -215,6 +230,7 @@ class Provisioner:
         for kind in held.keys() - {one["kind"] for one in made}:
             await self._remove(kind, target)
             del held[kind]
+        self._done.add(target)
 
     async def _bring(self, wanted: Manifest, held: dict[str, str]) -> None:
         """Apply a manifest, if what there is is another; never over what is somebody else's."""
@@ -297,6 +313,8 @@ class Provisioner:
         self._applied[target] = held
         if held != {one["kind"]: _content(one) for one in made}:
             self._mark([target])
+        else:
+            self._done.add(target)
 
     def _unwanted(self, found: Iterable[Found]) -> set[Ref]:
         """The targets that have a gateway, or a part of one, and are to have none."""
@@ -307,6 +325,7 @@ class Provisioner:
 
     def _failed(self, target: Ref, error: Exception) -> None:
         """Try again later; a fault of ours is logged with its cause."""
+        self.failures += 1
         self._failures[target] += 1
         asked = error.retry_after if isinstance(error, Trouble) else 0.0
         self._schedule.later(target, self._clock() + max(_back_off(self._failures[target]), asked))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 import aiohttp
@@ -72,12 +73,13 @@ Event = Listed[T] | Upserted[T] | Deleted
 
 @dataclass(slots=True)
 class Counts:
-    """Requests made."""
+    """Requests made, and why some failed."""
 
     lists: int = 0
     pages: int = 0
     watches: int = 0
     looks: int = 0
+    failures: Counter[Trouble] = field(default_factory=Counter)
 
 
 class Reflector(Generic[T]):
@@ -89,17 +91,20 @@ class Reflector(Generic[T]):
         read: makes of each document what is wanted of it.
         take: gets what has come at once, in order; the first event ever is ``Listed``.
         tell: called when ``trouble`` is another.
+        counts: of an earlier reflector of the same, to be added to.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a reflector is made of
         self,
         client: Client,
         scope: Scope,
         read: Callable[[Document], T],
         take: Callable[[Sequence[Event[T]]], None],
         tell: Callable[[], None] = lambda: None,
+        *,
+        counts: Counts | None = None,
     ) -> None:
-        self.counts = Counts()
+        self.counts = counts or Counts()
         self._client = client
         self._resource = scope.resource
         self._read = read
@@ -125,6 +130,7 @@ class Reflector(Generic[T]):
             try:
                 await self._do(step.do)
             except Failed as error:
+                self.counts.failures[error.trouble] += 1
                 self._course.failed(error)
             if self.trouble != said:
                 self._tell()

@@ -24,7 +24,7 @@ from xdserve.judge import Judge
 from xdserve.kube.calls import APPLY, Caller, CallError
 from xdserve.kube.client import Client
 from xdserve.kube.leader import Leadership
-from xdserve.kube.reflector import Deleted, Event, Listed, Reflector, Upserted
+from xdserve.kube.reflector import Counts, Deleted, Event, Listed, Reflector, Upserted
 from xdserve.kube.resources import Resource, Scope
 from xdserve.pauses import Pauses
 
@@ -124,6 +124,8 @@ class Elsewhere:
         self._heard: dict[str, _Heard] = {}
         self.synced = False
         """Whether all that is said has been heard, or cannot be."""
+        self.counts = Counts()
+        """What hearing it took."""
 
     def of(self, gateway: str) -> list[Delivery]:
         """What each other replica that has Envoys of the gateway says of them."""
@@ -131,7 +133,7 @@ class Elsewhere:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        reflector = Reflector(self._client, self._scope, _read, self.take, self._trouble)
+        reflector = Reflector(self._client, self._scope, _read, self.take, self._trouble, counts=self.counts)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(reflector.run())

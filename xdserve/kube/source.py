@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 from translator.objects import EndpointSlice, Ref, identify
 from xdserve.kube.client import Client
 from xdserve.kube.frames import Document
 from xdserve.kube.held import Held, Meta, Reading, understand
-from xdserve.kube.reflector import Deleted, Event, Listed, Reflector, Upserted
+from xdserve.kube.reflector import Counts, Deleted, Event, Listed, Reflector, Upserted
 from xdserve.kube.resources import RESOURCES, TARGETS, Resource, Scope
 from xdserve.sources import Broken, Change, Feed, Gone, Put, Source, SourceError
 
@@ -88,6 +88,10 @@ class KubernetesSource:
         """Requests made to the apiserver since the start: pages of lists, watches, looks for CRDs."""
         counts = [reflector.counts for reflector in self._reflectors.values()]
         return {what: sum(getattr(one, what) for one in counts) for what in ("lists", "pages", "watches", "looks")}
+
+    def counts(self) -> Iterator[tuple[str, Counts]]:
+        """What each reflector has asked for, with the kind that it follows."""
+        return ((scope.resource.kind, reflector.counts) for scope, reflector in self._reflectors.items())
 
     async def run(self) -> None:
         """Feed what is there, then every change, until cancelled. An apiserver that is away is waited for."""

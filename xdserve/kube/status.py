@@ -102,6 +102,8 @@ class StatusWriter:
         """Patches that the apiserver took."""
         self.failures = 0
         """Patches that it did not."""
+        self.conflicts = 0
+        """Of those, the ones of a version that was not the newest any more."""
 
     # -- What may have changed ---------------------------------------------------------------------------------
 
@@ -249,6 +251,7 @@ class StatusWriter:
             answer = await self._call("PATCH", path, body, query=query, content_type=content_type)
         except CallError as error:
             self.failures += 1
+            self.conflicts += error.status == 409
             await self._failed(ref, past, error)
             return
         self.writes += 1
