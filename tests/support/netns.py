@@ -50,7 +50,7 @@ class Network:
             self._stayed = stack.enter_context(ThreadPoolExecutor(1))
             self._stayed.submit(str).result()  # its thread starts now, and does not move with us
             try:
-                _unshare(_CLONE_NEWNET)
+                unshare_network()
             except OSError as error:
                 raise NetworkError(_advice(error)) from error
             stack.callback(_leave, machine)
@@ -104,12 +104,28 @@ def _advice(error):
 
 def _bring_up_loopback():
     """Make all of `SUBNET` local: on a loopback interface an address stands for its whole subnet."""
+    bring_up("lo", SUBNET[1], SUBNET.netmask, label="lo:1")
+
+
+def bring_up(interface, address, mask, *, label=None):
+    """Turn an interface of this thread's network on, with an address; `label` is its name as of that address."""
+    name = interface.encode()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        flags = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s24x", b"lo")), 16)[0]
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
-        for request, address in ((_SIOCSIFADDR, SUBNET[1]), (_SIOCSIFNETMASK, SUBNET.netmask)):
-            packed = struct.pack("16sHH4s16x", b"lo:1", socket.AF_INET, 0, address.packed)
+        flags = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s24x", name)), 16)[0]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", name, flags | _IFF_UP))
+        for request, given in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, mask)):
+            packed = struct.pack("16sHH4s16x", (label or interface).encode(), socket.AF_INET, 0, given.packed)
             fcntl.ioctl(control, request, packed)
+
+
+def unshare_network():
+    """Put this thread into a new network."""
+    _unshare(_CLONE_NEWNET)
+
+
+def set_network(descriptor):
+    """Put this thread into a network that a file of /proc stands for."""
+    _check(_libc().setns(descriptor, _CLONE_NEWNET))
 
 
 def _unshare(flags):
@@ -119,7 +135,7 @@ def _unshare(flags):
 def _leave(machine):
     """Only root of the machine may go back: to others of the same process all of its networks are alike."""
     with suppress(PermissionError):
-        _check(_libc().setns(machine, _CLONE_NEWNET))
+        set_network(machine)
 
 
 def _libc():

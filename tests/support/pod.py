@@ -2,7 +2,8 @@
 
 It mounts the ConfigMap and the token (behind the link `..data`, which is swapped), runs the container's command with
 its arguments and environment, probes as the manifest says, and ends it as it says: preStop, SIGTERM, the grace period.
-What differs: mounts are below `folder`, and the ports of the pod's own are others, since pods share an address.
+What differs: mounts are below `folder`; and without a `network` of its own (`tests.support.podnet`) the ports that only
+the pod uses are others, since pods share an address then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import random
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -27,11 +29,12 @@ PROBE, ADMIN = 15021, 9901
 class Pod:
     """One pod of a Deployment among `manifests` (plain data, also as an apiserver gives them)."""
 
-    def __init__(self, folder, manifests, *, token, name="pod-1", host="127.0.0.1"):
-        self.name, self.host, self.token = name, host, token
+    def __init__(self, folder, manifests, *, token, name="pod-1", network=None):
+        self.name, self.token, self._network = name, token, network
+        self.host = network.address if network else "127.0.0.1"
         self.folder = folder / name
         self.folder.mkdir()
-        self.probe_port, self.admin_port = free_ports(2)
+        self.probe_port, self.admin_port = (PROBE, ADMIN) if network else free_ports(2)
         self.envoy = None
         self._children = Children(self.folder)
         self.update(manifests)
@@ -72,7 +75,8 @@ class Pod:
         arguments = [self._expanded(one, environment) for one in self.container["args"]]
         assert self.container["command"] == ["envoy"]
         command = [str(envoy_binary()), *map(self._local, arguments)]
-        child = self._children.start("envoy", command, env=clean_environment(**environment))
+        with self._network.entered() if self._network else nullcontext():
+            child = self._children.start("envoy", command, env=clean_environment(**environment))
         self.envoy = Envoy(child, f"127.0.0.1:{self.admin_port}")
         return self.envoy
 

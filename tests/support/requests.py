@@ -25,17 +25,19 @@ class Reply:
         return self.headers.get(name, [None])[0]
 
 
-async def http1(port, path="/", *, method="GET", host="iris-models.example.com", headers=(), body=b"", seconds=10):
+async def http1(
+    port, path="/", *, method="GET", host="iris-models.example.com", headers=(), body=b"", seconds=10, to="127.0.0.1"
+):
     """One HTTP/1.1 request on a connection of its own; `headers` are pairs and may repeat."""
     lines = [f"{method} {path} HTTP/1.1", f"host: {host}", *(f"{name}: {value}" for name, value in headers)]
     lines += [f"content-length: {len(body)}", "connection: close", "", ""]
-    return await http1_bytes(port, "\r\n".join(lines).encode() + body, seconds)
+    return await http1_bytes(port, "\r\n".join(lines).encode() + body, seconds, to)
 
 
-async def http1_bytes(port, request, seconds=10):
-    """Send these bytes, and read one reply until its end or that of the connection."""
+async def http1_bytes(port, request, seconds=10, to="127.0.0.1"):
+    """Send these bytes to an address, and read one reply until its end or that of the connection."""
     async with asyncio.timeout(seconds):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(to, port)
         try:
             writer.write(request)
             await writer.drain()
@@ -59,11 +61,21 @@ async def _reply(reader):
     return reply
 
 
-async def http2(port, path="/", *, method="GET", authority="iris-models.example.com", headers=(), body=b"", seconds=10):
+async def http2(
+    port,
+    path="/",
+    *,
+    method="GET",
+    authority="iris-models.example.com",
+    headers=(),
+    body=b"",
+    seconds=10,
+    to="127.0.0.1",
+):
     """One request by HTTP/2 with prior knowledge; the reply has status and body."""
     pairs = [(":method", method), (":scheme", "http"), (":path", path), (":authority", authority), *headers]
     async with asyncio.timeout(seconds):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(to, port)
         try:
             writer.write(_PREFACE + _frame(_SETTINGS))
             writer.write(
