@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 import yaml
 
-from bootstrap.manifests import AUDIENCE
+from bootstrap.manifests import AUDIENCE, MANAGER
 from tests.support import chart
 from tests.support.account import chart_account
 from tests.support.documents import entrance, policy, split
@@ -32,6 +33,7 @@ GATEWAY_PORT = 8080
 NO_FINALIZERS = '{"metadata":{"finalizers":[]}}'
 PATHS = {
     "InferenceService": "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}",
+    "Inference": "/apis/serving.kubedl.io/v1alpha1/namespaces/{}/inferences/{}",
     "TrafficPolicy": "/apis/xdserve.io/v1alpha1/namespaces/{}/trafficpolicies/{}",
     "ServiceGateway": "/apis/xdserve.io/v1alpha1/namespaces/{}/servicegateways/{}",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts/{}",
@@ -99,6 +101,14 @@ class Cluster:
         self.apiserver.call("PUT", f"{path}/status", there | {"status": service["status"]})
         return service
 
+    def pod(self, stack, name, network, pod="pod-1"):
+        """A pod of a target's gateway as its manifests are now, in a network of its own; not started."""
+        token = self.apiserver.account_token(self.namespace, f"{name}-gateway", audiences=[AUDIENCE])
+        manifests = self.manifests(f"{name}-gateway")
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return stack.enter_context(Pod(folder, manifests, token=token, name=pod, network=network))
+
     async def gateway(self, stack):
         """A pod of the gateway, when its manifests are there."""
         await wait_until(lambda: len(self.manifests()) == len(KINDS), 20, "the manifests to appear")
@@ -119,9 +129,18 @@ class Cluster:
                 return None
             raise
 
-    def manifests(self):
-        """What there is of the gateway."""
-        return [found for kind in KINDS if (found := self.get(kind, f"{NAME}-gateway"))]
+    def manifests(self, name=f"{NAME}-gateway"):
+        """What there is of a gateway."""
+        return [found for kind in KINDS if (found := self.get(kind, name))]
+
+    def made(self):
+        """Kind and name of all that xdserve has made here."""
+        query = f"?labelSelector={quote(f'app.kubernetes.io/managed-by={MANAGER}')}"
+        found = {kind: PATHS[kind].format(self.namespace, "").rstrip("/") + query for kind in KINDS}
+        return {(kind, one["metadata"]["name"]) for kind in found for one in self._list(found[kind])}
+
+    def _list(self, path):
+        return self.apiserver.call("GET", path)["items"]
 
     def owners(self):
         """The uids of whom the gateway is of."""
@@ -135,17 +154,17 @@ class Cluster:
     def annotate(self, text):
         self.apiserver.kubectl("annotate", "--overwrite", f"--namespace={self.namespace}", "isvc", NAME, text)
 
-    def conditions(self, kind):
-        """Of the service, or of what is attached to it."""
-        status = (self.get(kind, NAME) or {}).get("status", {})
+    def conditions(self, kind, name=NAME):
+        """Of a service, or of what is attached to it."""
+        status = (self.get(kind, name) or {}).get("status", {})
         return [
             *status.get("conditions", ()),
             *(one for each in status.get("ancestors", ()) for one in each["conditions"]),
         ]
 
-    def reason(self, kind, condition):
+    def reason(self, kind, condition, name=NAME):
         """Why a condition is as it is."""
-        return next((one["reason"] for one in self.conditions(kind) if one["type"] == condition), None)
+        return next((one["reason"] for one in self.conditions(kind, name) if one["type"] == condition), None)
 
     async def programmed(self, *kinds):
         for kind in kinds:
