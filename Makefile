@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --no-annotate --quiet --upgrade --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format bench soak generate docs golden requirements clean
+.PHONY: help demo demo-kube test test-long check format bench soak generate docs golden requirements clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -17,6 +17,9 @@ $(VENV)/ready: pyproject.toml requirements/dev.txt
 
 demo: $(VENV)/ready ## Run the demo: three gateways, edited and broken live (ARGS="--plain --seconds 3")
 	@$(BIN)/xdserve demo $(ARGS)
+
+demo-kube: $(VENV)/ready ## Run the demo on a real kube-apiserver, edited with kubectl (ARGS="--plain --seconds 1")
+	@$(BIN)/python -m tests.kube.demo $(ARGS)
 
 test: $(VENV)/ready check ## Run the linters and all tests (ARGS="-k name" for some)
 	$(BIN)/pytest $(ARGS)
