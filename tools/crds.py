@@ -82,6 +82,8 @@ CHECKS: dict[str, Schema] = {
     "fields._literal_address": {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
     "fields._text": {"pattern": TEXT},
     "gateway._each_host_once": {"x-kubernetes-list-type": "set"},
+    "quantity._cpu": {},
+    "quantity._memory": {},
     # Keyed lists: who applies one backend or one weight owns that alone. Rules are in order, so they are one value.
     "policy._each_backend_once": {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["backend"]},
     "policy._each_backend_name_once": {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
@@ -122,7 +124,9 @@ CHECKS: dict[str, Schema] = {
             rule("self.type == 'RegularExpression' || self.value.startsWith('/')", "a path starts with /", "value"),
         ),
     },
-    # What follows takes RE2 itself or a sum over lists of lists: xdserve says it, in the condition Accepted.
+    # What follows takes RE2 itself, a sum over lists of lists, or to compare quantities: xdserve says it, in the
+    # condition Accepted.
+    "gateway.Resources._requests_fit_limits": {},
     "matches.CookieMatch._stays_in_its_cookie": {},
     "policy.TrafficPolicySpec._is_not_endless": {},
 }

@@ -15,6 +15,9 @@ LISTENER = "gateway/http"
 
 GRPC = "grpc"
 
+ROUTER = "gateway/router"
+"""The backend that is the router beside a gateway's Envoy; a user's own backend name holds no slash."""
+
 ENTRANCE = "-gateway"
 _LABEL_LENGTH = 63
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

@@ -52,11 +52,14 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What can receive traffic; ``name`` is unique within its service."""
+    """What can receive traffic; ``name`` is unique within its service.
+
+    ``endpoints`` is where they are found, or the one that it has as long as it lives.
+    """
 
     name: str
     protocol: Protocol
-    endpoints: EndpointSource
+    endpoints: EndpointSource | Endpoint
     connect_timeout: int
     origin: Origin
 
@@ -174,14 +177,48 @@ class ServicePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Router:
+    """The router beside an Envoy: what it is told, and the port of loopback that it listens at."""
+
+    model: str
+    protocol: str
+    max_concurrency: int
+    overflow: str
+    kv_endpoints: tuple[str, ...]
+    port: int
+
+
+Amounts = tuple[tuple[str, str], ...]
+"""Quantities by resource, in one spelling each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a process may use."""
+
+    requests: Amounts = ()
+    limits: Amounts = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """What a gateway runs in, for whoever makes that: no Envoy is told. None leaves it to the operator."""
+
+    replicas: int | None = None
+    resources: Resources | None = None
+    router: Router | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayPlan:
-    """One gateway: the unit of delivery. Only what is here may change its listener."""
+    """One gateway: the unit of delivery. Only what is here may change its listener, and ``pods`` never does."""
 
     name: str
     address: str
     port: int
     trusted_hops: int
     origin: Origin
+    pods: Pods = Pods()
 
 
 class Reason(Enum):

@@ -22,6 +22,7 @@ KINDS = ("TrafficPolicy", "ServiceGateway")
 # What no schema can say within the apiserver's budget: these come as Accepted=False instead.
 BEYOND_A_SCHEMA = re.compile(
     r"a regular expression of RE2|what cannot match a semicolon|matches of \d+ characters in all|each host once"
+    r"|at most the limit"
 )
 
 
@@ -98,8 +99,20 @@ WHOLE = policy(
         {"name": "rest"},
     ],
     timeouts={"request": "10s", "idle": "5m", "connect": "300ms"},
+    router={
+        "modelRef": "org/iris-7b",
+        "protocol": "openai",
+        "maxConcurrency": 4,
+        "overflow": "reject",
+        "kvEndpoints": ["kv-1:6379"],
+    },
 )
-GATEWAY = entrance(8080, hosts=["models.example.org", "*.Example.org"])
+GATEWAY = entrance(
+    8080,
+    hosts=["models.example.org", "*.Example.org"],
+    replicas=3,
+    resources={"requests": {"cpu": "0.5", "memory": "256Mi"}, "limits": {"cpu": 2, "memory": "1024Mi"}},
+)
 
 
 def test_a_policy_and_a_gateway_with_all_that_they_may_have_are_taken():
@@ -184,6 +197,17 @@ REFUSED = [
     (f"{PATH}.value", "/a?b"),
     (f"{PATH}.value", "/" * 1025),
     (f"{PATH}.type", "Glob"),
+    ("router.modelRef", "a b"),
+    ("router.modelRef", ""),
+    ("router.modelRef", "a" * 254),
+    ("router.protocol", "grpc"),
+    ("router.maxConcurrency", 0),
+    ("router.maxConcurrency", 1_000_001),
+    ("router.overflow", "drop"),
+    ("router.kvEndpoints", ["a,b"]),
+    ("router.kvEndpoints", ["a"] * 65),
+    ("router.queue", 5),
+    ("rules.0.router", {}),
     ("mirror", [{"backend": "v2", "percent": 5}]),
     ("rules.0.retries", {"attempts": 2}),
     ("spilt", []),
@@ -202,7 +226,18 @@ REFUSED_OF_GATEWAYS = [
     ("address", "localhost"),
     ("address", "fe80::1%eth0"),
     ("port", 0),
-    ("replicas", 2),
+    ("replicas", 0),
+    ("replicas", 101),
+    ("resources", []),
+    ("resources.claims", []),
+    ("resources.requests.gpu", 1),
+    ("resources.limits.cpu", "1e3"),
+    ("resources.limits.cpu", "0.5m"),
+    ("resources.limits.cpu", -1),
+    ("resources.limits.cpu", 0.5),
+    ("resources.limits.memory", "1.5Gi"),
+    ("resources.limits.memory", "100m"),
+    ("resources.limits.memory", True),
     ("default", True),
 ]
 
@@ -229,8 +264,9 @@ def test_what_is_wrong_in_a_gateway_is_refused_by_both(path, value):
         changed(WHOLE, PATH, {"type": "RegularExpression", "value": "(a)\\1"}),
         changed(WHOLE, "rules.0.matches", [{"headers": [{"name": "a", "value": "x" * 4096}] * 16}] * 3),
         changed(GATEWAY, "hosts", ["a.b", "A.b"]),
+        changed(GATEWAY, "resources.requests.memory", "1025Mi"),
     ],
-    ids=["expression", "semicolon", "back reference", "endless", "host twice, in another case"],
+    ids=["expression", "semicolon", "back reference", "endless", "host twice, in another case", "more than the limit"],
 )
 def test_what_no_schema_can_say_is_said_by_xdserve(document):
     assert crds.refusals(document) == []
@@ -265,6 +301,8 @@ def places(schema, value, path=""):
 
 def values(schema):
     """What may be put there, right or wrong."""
+    if "x-kubernetes-int-or-string" in schema:
+        return st.sampled_from([*NUMBERS, *TEXTS, "1", "500m", "1.5", "64Mi", "4Gi", None, True, ...])
     match schema["type"]:
         case "integer":
             return st.sampled_from([*NUMBERS, None, "1", True, ...])
@@ -340,6 +378,9 @@ def walked(schema, path=""):
 def test_the_schema_is_structural_and_bounded(kind):
     """Without bounds the apiserver cannot tell what its rules cost, and refuses the whole definition."""
     for path, schema in walked(crds.schema(kind)["properties"]["spec"]):
+        if schema.get("x-kubernetes-int-or-string"):  # the one kind of value that has no type, but these very two
+            assert ("type" in schema, schema["anyOf"]) == (False, [{"type": "integer"}, {"type": "string"}]), path
+            continue
         assert schema["type"] in {"object", "array", "string", "integer"}, path
         assert not {"$ref", "const", "title", "oneOf", "additionalProperties", "nullable"} & schema.keys(), path
         assert schema["type"] != "array" or "maxItems" in schema, path

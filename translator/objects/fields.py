@@ -138,6 +138,14 @@ QueryName = Annotated[
     AfterValidator(_text),
     says("1 to 256 characters, none a control character"),
 ]
+PlainWord = Annotated[
+    str, Field(max_length=253, pattern=r"^[!-~]+$"), says("1 to 253 printable characters of ASCII without blanks")
+]
+KvEndpoint = Annotated[
+    str,
+    Field(max_length=253, pattern=r"^[!-+\--~]+$"),
+    says("1 to 253 printable characters of ASCII without blanks and commas"),
+]
 Host = Annotated[str, BeforeValidator(_host), Field(max_length=253)]
 IpAddress = Annotated[str, BeforeValidator(_literal_address)]
 

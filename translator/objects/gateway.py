@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from translator.objects.base import Many, OurModel, Ours
 from translator.objects.fields import Host, IpAddress, PortNumber
 from translator.objects.policy import TargetRef
+from translator.objects.quantity import Cpu, Memory, amount
 from translator.objects.ref import XDSERVE
-from translator.objects.refusal import Refusal, refuse_at
+from translator.objects.refusal import Refusal, refuse_at, says
 
 DEFAULT_ADDRESS = str(IPv4Address(0))
 DEFAULT_PORT = 8080
@@ -25,11 +26,37 @@ def _each_host_once(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
+class Amounts(OurModel):
+    """Quantities as Kubernetes has them, in its own spelling."""
+
+    cpu: Cpu | None = None
+    """Of processors: `2`, `0.5` or `500m`."""
+    memory: Memory | None = None
+    """Of memory: `256Mi`, `1Gi`."""
+
+
+class Resources(OurModel):
+    """What a container may use."""
+
+    requests: Amounts = Amounts()
+    """What is set aside for it."""
+    limits: Amounts = Amounts()
+    """What it may use at most; a limit of processors makes answers late."""
+
+    @model_validator(mode="after")
+    def _requests_fit_limits(self) -> Self:
+        for name in Amounts.model_fields:
+            requested, limit = getattr(self.requests, name), getattr(self.limits, name)
+            if requested is not None and limit is not None and amount(requested) > amount(limit):
+                refuse_at(Refusal(("requests", name), requested, f"at most the limit, {limit}"))
+        return self
+
+
 class ServiceGatewaySpec(OurModel):
     """``hosts`` are lower case and come beside those derived from the target."""
 
     NOT_YET_FIELDS: ClassVar[frozenset[str]] = frozenset({
-        "default", "replicas", "tls", "trustedHops", "resources", "accessLog", "tracing",
+        "default", "tls", "trustedHops", "accessLog", "tracing",
     })  # fmt: skip
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"mode": frozenset({"Shared", "Sidecar"})}
 
@@ -43,6 +70,10 @@ class ServiceGatewaySpec(OurModel):
     """The address to listen at."""
     port: PortNumber = DEFAULT_PORT
     """The port to listen at."""
+    replicas: Annotated[int, Field(ge=1, le=100), says("1..100")] | None = None
+    """Pods of the gateway; left out, the operator's setting `gateway_replicas`."""
+    resources: Resources | None = None
+    """Of the Envoy in each pod, as a whole; left out, 50m and 64Mi are requested and 512Mi of memory are the limit."""
 
 
 class ServiceGateway(Ours):

@@ -13,8 +13,10 @@ from translator.objects.fields import (
     CookieName,
     DnsLabel,
     HeaderName,
+    KvEndpoint,
     Milliseconds,
     ObjectName,
+    PlainWord,
     PortNumber,
     PositiveMilliseconds,
 )
@@ -31,7 +33,7 @@ LARGEST_MATCHES = 1 << 17
 # What a route may have, in a policy and in each of its rules alike.
 _NOT_YET_OF_ROUTES = frozenset({
     "mirror", "retries", "concurrency", "rateLimits", "outlierDetection", "healthCheck", "loadBalancing", "faults",
-    "buffer", "router", "rewrite", "redirect", "requestHeaders", "responseHeaders",
+    "buffer", "rewrite", "redirect", "requestHeaders", "responseHeaders",
 })  # fmt: skip
 
 
@@ -187,10 +189,26 @@ def _each_backend_name_once(backends: tuple[Backend, ...]) -> tuple[Backend, ...
 Split = Annotated[Many[Share], Field(max_length=64), AfterValidator(_each_backend_once)]
 
 
+class Router(OurModel):
+    """The router beside the gateway's Envoy, and what it is told; ``model_ref`` None is the target's name."""
+
+    model_ref: PlainWord | None = None
+    """Name of the model, as its server knows it; left out, the target's name."""
+    protocol: Literal["v1", "v2", "openai"] = "v1"
+    """How the model server is spoken to: KServe v1, the open inference protocol (v2), OpenAI."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1_000_000), says("1..1000000")] = 10
+    """Requests of `/infer` that run at once, at most, in each pod of the gateway."""
+    overflow: Literal["queue", "reject"] = "queue"
+    """What happens to a request beyond `maxConcurrency`: it waits in order, or is refused (429)."""
+    kv_endpoints: Annotated[Many[KvEndpoint], Field(max_length=64)] = ()
+    """Endpoints of key-value caches, named in each answer of `/infer`."""
+
+
 class Rule(OurModel):
     """Any of ``matches``, or every request without them; what it does not say the policy says."""
 
-    NOT_YET_FIELDS: ClassVar[frozenset[str]] = _NOT_YET_OF_ROUTES
+    # There is one router in a pod, so none of a rule's own.
+    NOT_YET_FIELDS: ClassVar[frozenset[str]] = _NOT_YET_OF_ROUTES | {"router"}
     NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"sticky": frozenset({"SourceIP"})}
 
     name: DnsLabel
@@ -229,6 +247,9 @@ class TrafficPolicySpec(OurModel):
     """In order; the first that matches serves the request."""
     timeouts: Timeouts = Timeouts()
     """For all routes; where `request` is left out, a component's own `timeout` counts."""
+    router: Router | None = None
+    """Gives `POST /infer` to a router beside each Envoy of the gateway; its calls to the model come back through the
+    gateway, so that rules and split hold for them."""
 
     @model_validator(mode="after")
     def _is_not_endless(self) -> Self:

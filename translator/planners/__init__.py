@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from translator import names
@@ -11,13 +12,13 @@ from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import Origin, Ref
-from translator.plan import Finding, GatewayPlan, Reason, ServicePlan
-from translator.planners import core, hosts, kserve, kubedl, policy
+from translator.plan import Backend, Finding, GatewayPlan, Reason, ServicePlan
+from translator.planners import core, hosts, kserve, kubedl, pods, policy, router
 from translator.planners.attachments import TARGETS, attached
 from translator.planners.indexes import GATEWAYS, NAMED, POLICIES, Attached, age, target_of
 from translator.planners.options import Options
 from translator.planners.routing import Routing
-from translator.planners.target import Target, resolve
+from translator.planners.target import Resolved, Target, resolve
 from translator.view import Absent, View
 
 __all__ = ["Planned", "plan"]
@@ -56,21 +57,25 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
     applied, accepted = _applied(view, target, options, last_good)
     resolved = resolve(view, applied.candidates, applied.connect_timeout)
     granted, refused = _claimed(view, gateway, target, options)
+    entrance = _gateway(ref, gateway, accepted, options)
+    beside = router.beside(entrance.pods.router, accepted, applied)
+    routing = Routing(target, applied.rules, applied.timeouts, resolved.variants, granted, options, beside.routes)
     service = ServicePlan(
         service=ref,
         origin=Origin(ref, "spec") if accepted is None else Origin(accepted.ref, "spec"),
         gateway=names.gateway(ref),
-        hosts=Routing(target, applied.rules, applied.timeouts, resolved.variants, granted, options).hosts(),
-        backends=tuple(
-            backend
-            for variant in resolved.variants.values()
-            for backend in (
-                (variant.backend, variant.grpc) if variant.grpc is not variant.backend else (variant.backend,)
-            )
-        ),
+        hosts=routing.hosts(),
+        backends=(*_backends(resolved), *beside.backends),
     )
     findings = (*target.findings, *applied.invalid, *applied.findings, *_expected(target, resolved.findings), *refused)
-    return Planned(_gateway(ref, gateway, options), service, accepted, findings)
+    return Planned(entrance, service, accepted, findings)
+
+
+def _backends(resolved: Resolved) -> Iterator[Backend]:
+    for variant in resolved.variants.values():
+        yield variant.backend
+        if variant.grpc is not variant.backend:
+            yield variant.grpc
 
 
 def _target(view: View, ref: Ref, options: Options) -> Target | None:
@@ -134,11 +139,13 @@ def _expected(target: Target, findings: list[Finding]) -> list[Finding]:
     return [] if target.stopped else findings
 
 
-def _gateway(ref: Ref, found: ServiceGateway | None, options: Options) -> GatewayPlan:
+def _gateway(ref: Ref, found: ServiceGateway | None, accepted: TrafficPolicy | None, options: Options) -> GatewayPlan:
+    port = found.spec.port if found else DEFAULT_PORT
     return GatewayPlan(
         name=names.gateway(ref),
         address=found.spec.address if found else DEFAULT_ADDRESS,
-        port=found.spec.port if found else DEFAULT_PORT,
+        port=port,
         trusted_hops=options.trusted_hops,
         origin=Origin(found.ref, "spec") if found else Origin(ref, "metadata.name"),
+        pods=pods.pods(found, router.planned(accepted, port)),
     )

@@ -59,8 +59,10 @@ class Unusable:
     message: str
 
 
-def endpoints(view: View, source: EndpointSource) -> tuple[Endpoint, ...]:
+def endpoints(view: View, source: EndpointSource | Endpoint) -> tuple[Endpoint, ...]:
     """The endpoints to send to: those ready, or while none is, those that still serve while terminating."""
+    if isinstance(source, Endpoint):
+        return (source,)
     ready: dict[Endpoint, None] = {}
     leaving: dict[Endpoint, None] = {}
     for found in view.find(SLICES, (source.namespace, source.service)):

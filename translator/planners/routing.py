@@ -48,7 +48,7 @@ _READY = {
 class Routing:
     """A target with its rules (the default route last) and its variants by name, on a gateway of its own.
 
-    ``timeouts`` are those of its components.
+    ``timeouts`` are those of its components; ``first`` are routes before all rules.
     """
 
     target: Target
@@ -57,6 +57,7 @@ class Routing:
     variants: Mapping[str, Variant]
     claimed: tuple[str, ...]
     options: Options
+    first: tuple[Route, ...] = ()
 
     def hosts(self) -> tuple[Host, ...]:
         """All hosts. Every other name is served too, unless the service is for the cluster alone: then it is a 404."""
@@ -78,7 +79,8 @@ class Routing:
                 yield Host(component.name, domains, (*probes, *routes), self.target.request_headers)
 
     def _routes(self) -> Iterator[Route]:
-        """Rules in order, ``:explain`` to the explainer, then the default split."""
+        """Those before all rules; rules in order, ``:explain`` to the explainer, then the default split."""
+        yield from self.first
         *rules, default = self.rules
         for rule in rules:
             yield from self._rule(rule)

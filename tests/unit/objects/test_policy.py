@@ -200,7 +200,7 @@ def test_null_is_absent():
         (
             "spec.mirorr",
             [],
-            "spec.mirorr: found an unknown field, allowed targetRef, backends, split, sticky, rules, timeouts",
+            "spec.mirorr: found an unknown field, allowed targetRef, backends, split, sticky, rules, timeouts, router",
         ),
         ("spec.a b\nc", 1, None),
         ("metadata", "x", 'metadata: found "x", allowed a map'),
@@ -284,7 +284,7 @@ def test_values_that_requests_are_compared_with_are_never_shown():
     "name",
     [
         "mirror", "retries", "concurrency", "rateLimits", "outlierDetection", "healthCheck", "loadBalancing", "faults",
-        "buffer", "router", "rewrite", "redirect", "requestHeaders", "responseHeaders",
+        "buffer", "rewrite", "redirect", "requestHeaders", "responseHeaders",
     ],
 )  # fmt: skip
 def test_what_is_documented_and_not_built_is_refused_as_such(place: str, name: str):
@@ -328,10 +328,28 @@ def test_a_gateway_is_read_whole():
         ("mode", "Shared", 'mode: found "Shared", not yet supported'),
         ("mode", "Sidecar", 'mode: found "Sidecar", not yet supported'),
         ("mode", "Other", 'mode: found "Other", allowed Dedicated'),
-        ("replicas", 2, "replicas: found this field, not yet supported"),
+        ("replicas", 0, "replicas: found 0, allowed 1..100"),
+        ("replicas", 101, "replicas: found 101, allowed 1..100"),
+        ("replicas", "2", 'replicas: found "2", allowed 1..100'),
         ("tls", {}, "tls: found this field, not yet supported"),
         ("trustedHops", 1, "trustedHops: found this field, not yet supported"),
-        ("resources", {}, "resources: found this field, not yet supported"),
+        ("resources", [], "resources: found a list of 0, allowed a map"),
+        ("resources", {"claims": []}, "resources.claims: found an unknown field, allowed requests, limits"),
+        (
+            "resources",
+            {"requests": {"gpu": 1}},
+            "resources.requests.gpu: found an unknown field, allowed cpu, memory",
+        ),
+        (
+            "resources",
+            {"requests": {"memory": "2Gi"}, "limits": {"memory": "2000Mi"}},
+            'resources.requests.memory: found "2Gi", allowed at most the limit, 2000Mi',
+        ),
+        (
+            "resources",
+            {"requests": {"cpu": 1}, "limits": {"cpu": "999m"}},
+            'resources.requests.cpu: found "1", allowed at most the limit, 999m',
+        ),
         ("accessLog", {}, "accessLog: found this field, not yet supported"),
         ("tracing", {}, "tracing: found this field, not yet supported"),
         ("hosts", ["a.b", "A.b"], 'hosts[1]: found "a.b", allowed each host once'),
@@ -353,6 +371,92 @@ def test_a_gateway_is_read_whole():
 def test_a_mistake_in_a_gateway_is_one_line(path: str, value: object, line: str | None):
     [found] = problems(changed(GATEWAY, f"spec.{path}", value))
     assert line is None or found == f"spec.{line}"
+
+
+CPU = "an amount of processors such as 2, 0.5 or 500m"
+MEMORY = "an amount of memory such as 256Mi or 1Gi"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        *(("cpu", value, CPU) for value in ("", "fast", "-1", "1e3", "0.5m", "1Gi", "0.0001", "1.", ".5", "1 ", "1\n")),
+        *(("cpu", value, CPU) for value in (True, 0.5, -1, [1], "१", 10**7)),
+        *(("memory", value, MEMORY) for value in ("", "1.5Gi", "1gb", "-1Gi", "1e9", "100m", "1Ti ", "1 Gi", "Gi")),
+        *(("memory", value, MEMORY) for value in (True, 1.5, -1, {}, "१Gi", 10**40)),
+    ],
+)
+def test_a_quantity_that_cannot_be_is_one_line(name: str, value: object, allowed: str):
+    [line] = problems(changed(GATEWAY, "spec.resources", {"limits": {name: value}}))
+    assert line.startswith(f"spec.resources.limits.{name}: found ")
+    assert line.endswith(f", allowed {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "kept"),
+    [
+        *(("cpu", *each) for each in ((2, "2"), ("2", "2"), ("0.5", "500m"), ("1000m", "1"), ("1500m", "1500m"))),
+        *(("cpu", *each) for each in (("1.500", "1500m"), ("0", "0"), (0, "0"), ("000.001", "1m"), (1000, "1k"))),
+        *(("memory", *each) for each in (("1024Mi", "1Gi"), ("1536Mi", "1536Mi"), ("64Mi", "64Mi"), (0, "0"))),
+        *(("memory", *each) for each in (("1000k", "1M"), (100_000, "100k"), (1 << 30, "1073741824"))),
+        *(("memory", *each) for each in (("2048Gi", "2Ti"), ("0Mi", "0"), ("999999999Gi", "999999999Gi"))),
+    ],
+)
+def test_a_quantity_is_kept_as_the_apiserver_spells_it(name: str, written: object, kept: str):
+    """Else what is applied would never equal what is found there."""
+    spec = parse(changed(GATEWAY, "spec.resources", {"requests": {name: written}})).spec
+    assert getattr(spec.resources.requests, name) == kept
+
+
+def test_requests_may_be_as_much_as_the_limit():
+    spec = parse(
+        changed(GATEWAY, "spec.resources", {"requests": {"memory": "1024Mi"}, "limits": {"memory": "1Gi"}})
+    ).spec
+    assert spec.resources.requests == spec.resources.limits
+
+
+def test_a_router_is_read_whole():
+    said = {"modelRef": "org/iris-7b", "kvEndpoints": ["kv-1:6379"], "maxConcurrency": 4, "overflow": "reject"}
+    found = parse(changed(POLICY, "spec.router", {**said, "protocol": "openai"})).spec.router
+    assert (found.model_ref, found.kv_endpoints, found.max_concurrency) == ("org/iris-7b", ("kv-1:6379",), 4)
+    assert (found.overflow, found.protocol) == ("reject", "openai")
+    found = parse(changed(POLICY, "spec.router", {})).spec.router
+    assert (found.model_ref, found.kv_endpoints, found.max_concurrency) == (None, (), 10)
+    assert (found.overflow, found.protocol) == ("queue", "v1")
+
+
+PLAIN = "1 to 253 printable characters of ASCII without blanks"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        *(("modelRef", value, f"allowed {PLAIN}") for value in ("", "a b", "a\n", "ü", "a" * 254, 5, ["a"])),
+        *(("maxConcurrency", value, "allowed 1..1000000") for value in (0, -1, 1_000_001, "10", 1.5, True, 10**40)),
+        *(("overflow", value, "allowed queue or reject") for value in ("Queue", "drop", "", 1)),
+        *(("protocol", value, "allowed v1, v2 or openai") for value in ("V1", "grpc", 1)),
+        ("kvEndpoints", "kv-1:6379", "allowed a list"),
+        ("kvEndpoints", ["kv-1"] * 65, "allowed at most 64 entries"),
+        ("queue", 5, "allowed modelRef, protocol, maxConcurrency, overflow, kvEndpoints"),
+    ],
+)
+def test_a_mistake_in_a_router_is_one_line(field: str, value: object, line: str):
+    [found] = problems(changed(POLICY, "spec.router", {field: value}))
+    assert found.startswith(f"spec.router.{field}: found ")
+    assert found.endswith(line)
+
+
+@pytest.mark.parametrize("value", ["a,b", "", "a b", "a\n", 1])
+def test_an_endpoint_of_a_cache_has_no_comma(value: object):
+    [found] = problems(changed(POLICY, "spec.router", {"kvEndpoints": ["kv-1", value]}))
+    assert found.startswith("spec.router.kvEndpoints[1]: found ")
+    assert found.endswith(f"allowed {PLAIN} and commas")
+
+
+def test_a_rule_has_no_router_of_its_own():
+    """There is one in a pod."""
+    [line] = problems(changed(POLICY, "spec.rules.0.router", {}))
+    assert line == "spec.rules[0].router: found this field, not yet supported"
 
 
 def test_a_policy_is_not_endless():
