@@ -80,8 +80,18 @@ class Calls:
             raise CallError(0, str(error) or type(error).__name__) from error
         if answer.status >= 400:
             raise CallError(answer.status, _said(data), _seconds(answer.headers.get("Retry-After")))
-        found: dict[str, Any] = json.loads(data or b"{}")
-        return found
+        return _object(answer.status, data)
+
+
+def _object(status: int, data: bytes) -> dict[str, Any]:
+    """An answer that is no object is none: what stands before an apiserver that is away may say anything."""
+    try:
+        found = json.loads(data or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise CallError(0, f"status {status}, and no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise CallError(0, f"status {status}, and no object: {_said(data)}")
+    return found
 
 
 def _said(data: bytes) -> str:
