@@ -152,19 +152,24 @@ class Program:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         _check_free(self._settings.xds_address)
-        if not await self._prepared(stop):
-            return
+        # First of all: who waits for the cluster is alive, and who asks whether it is must get an answer.
+        admin = await self._admin.start()
+        try:
+            if await self._prepared(stop):
+                await self._serve(admin, stop)
+        finally:
+            await self._admin.stop()
+
+    async def _serve(self, admin: Address, stop: asyncio.Event) -> None:
         port = await self._server.start(str(self._settings.xds_address), self._credentials())
         try:
             self._last_good.open()
-            admin = await self._admin.start()
             logger.info("listening", xds=f"{self._settings.xds_address.host}:{port}", admin=str(admin))
             await self._until(stop)
         finally:
             logger.info("stopping")
             await self._server.stop(self._settings.drain)
             await self._last_good.close()
-            await self._admin.stop()
 
     async def _prepared(self, stop: asyncio.Event) -> bool:
         """Wait until the server may start; False if it was told to stop before."""

@@ -96,9 +96,11 @@ class Authority:
 
     async def ready(self) -> None:
         """Wait until there is a certificate, however long it takes; why it takes long is logged."""
-        while True:
-            if await self.look():
-                return
+        waits = False
+        while not await self.look():
+            if not waits:
+                logger.warning("waiting for a certificate: alive, and not ready", secret=self._title)
+            waits = True
             await asyncio.sleep(RETRY_SECONDS)
 
     async def run(self) -> None:
@@ -112,9 +114,9 @@ class Authority:
         try:
             self._use(await self._data())
         except (CallError, MaterialError) as error:
-            if str(error) != self._trouble:
+            if _kind(error) != self._trouble:
                 logger.error("no new certificate", secret=self._title, cause=str(error))  # noqa: TRY400 - one line
-            self._trouble = str(error)
+            self._trouble = _kind(error)
         else:
             self._trouble = ""
         return bool(self.bundle)
@@ -254,6 +256,11 @@ class _Files:
         # Who reads meanwhile has opened what it reads.
         shutil.rmtree(self._folder / f"..{self._number - 1}", ignore_errors=True)
         self._held = dict(files)
+
+
+def _kind(error: CallError | MaterialError) -> str:
+    """What is the same trouble is told once: an apiserver that is away is so in other words each time."""
+    return "away" if isinstance(error, CallError) and error.status == 0 else str(error)
 
 
 def _texts(secret: Mapping[str, Any]) -> dict[str, str]:
