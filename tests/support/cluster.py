@@ -109,9 +109,13 @@ class Cluster:
         folder.mkdir(exist_ok=True)
         return stack.enter_context(Pod(folder, manifests, token=token, name=pod, network=network))
 
+    async def provisioned(self):
+        """Wait for the manifests of the sample's gateway."""
+        await wait_until(lambda: len(self.manifests()) == len(KINDS), 20, "the manifests to appear")
+
     async def gateway(self, stack):
         """A pod of the gateway, when its manifests are there."""
-        await wait_until(lambda: len(self.manifests()) == len(KINDS), 20, "the manifests to appear")
+        await self.provisioned()
         token = self.apiserver.account_token(self.namespace, f"{NAME}-gateway", audiences=[AUDIENCE])
         return await stack.enter_context(Pod(self.folder, self.manifests(), token=token)).started()
 
