@@ -175,9 +175,10 @@ class Cluster:
             name = GATEWAY_PROGRAMMED if kind == "InferenceService" else "Programmed"
             await wait_until(lambda k=kind, n=name: self.reason(k, n) == "Programmed", 20, f"{kind} to say Programmed")
 
-    async def ask(self):
+    async def ask(self, to="127.0.0.1", port=GATEWAY_PORT):
         """The variant that answers; a status where none does."""
-        reply = await http1(GATEWAY_PORT, f"/v1/models/{NAME}", host=f"{NAME}-{self.namespace}.example.com")
+        host = f"{NAME}-{self.namespace}.example.com"
+        reply = await http1(port, f"/v1/models/{NAME}", host=host, to=to)
         return reply.header("x-variant") if reply.status == 200 else reply.status
 
 
