@@ -119,7 +119,7 @@ class Model:
     """A model server (v1) inside the test: keeps what reaches it, and answers while `go` is set."""
 
     def __init__(self):
-        self.prompts, self.headers = [], []
+        self.prompts, self.headers, self.paths = [], [], []
         self.running = self.peak = 0
         self.go = asyncio.Event()
         self.go.set()
@@ -131,6 +131,7 @@ class Model:
 
     async def _predict(self, request):
         self.headers.append(dict(request.headers))
+        self.paths.append(request.raw_path)
         self.running += 1
         self.peak = max(self.peak, self.running)
         try:

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from tests.router.rig import HOST, Client, Model, cancelled
 from tests.support.processes import free_ports
@@ -69,6 +70,36 @@ async def test_trace_and_id_go_on_to_the_model(start):
     first, second = ({name.lower(): value for name, value in headers.items()} for headers in model.headers)
     assert {name: first.get(name) for name in sent} == sent | {"x-other": None}
     assert second["x-request-id"] == made
+
+
+async def test_all_of_the_clients_headers_go_on_where_that_is_asked_for(start):
+    """But those of the connection and of the body, which are the router's own."""
+    sent = {"Host": "iris.models", "Cookie": "xdserve=a; b=c", "Authorization": "Bearer x", "X-Tester": "true",
+            "traceparent": "00-0af7-b7ad-01", "x-request-id": "mine", "User-Agent": "test"}  # fmt: skip
+    kept = {"Connection": "keep-alive, X-Hop", "X-Hop": "1", "TE": "trailers", "Accept": "text/plain",
+            "Accept-Language": "de", "If-None-Match": "1", "Range": "bytes=0-1", "Keep-Alive": "y"}  # fmt: skip
+    async with Model() as model, Client(start(UPSTREAM_HEADERS="all", **model.variables)) as client:
+        status, answer, _ = await client.ask("POST", "/infer?debug=a%2Fb&x", json={"prompt": "a"}, headers=sent | kept)
+        assert (status, answer["output"]) == (200, "a")
+    (headers,), (path,) = model.headers, model.paths
+    found = CIMultiDict(headers)
+    assert {name: found.get(name) for name in sent} == sent
+    assert [name for name in kept if name in found and name not in {"Accept", "Connection"}] == []
+    assert (found["Accept"], found["Content-Type"]) == ("application/json", "application/json")
+    assert path.endswith(":predict?debug=a%2Fb&x")
+
+
+@pytest.mark.parametrize(("which", "expected"), [("trace", []), ("all", ["xdserve=1; Path=/", "b=2"])])
+async def test_cookies_come_back_to_the_client_alone(start, which, expected):
+    """No client has another one's."""
+    async with Model() as model:
+        url = model.variables["UPSTREAM_URL"].replace(HOST, "localhost")  # nobody keeps cookies of an address
+        async with Client(start(UPSTREAM_HEADERS=which, UPSTREAM_URL=url)) as client:
+            for _ in range(2):
+                model.answer = web.json_response({"predictions": ["a"]})
+                model.answer.headers.extend([("Set-Cookie", "xdserve=1; Path=/"), ("Set-Cookie", "b=2")])
+                assert (await client.infer("a"))[2].getall("Set-Cookie", []) == expected
+    assert ["Cookie" in headers for headers in model.headers] == [False, False]
 
 
 async def test_a_model_server_that_is_not_there_is_502(start):

@@ -13,6 +13,7 @@ from xdserve.router.admission import SHARE, Admission
 from xdserve.router.answers import Endpoint, Failure, Handler, failure, reply
 from xdserve.router.body import parse_object, text_of
 from xdserve.router.metrics import CONTENT_TYPE
+from xdserve.router.passing import Answered, Passed, passed
 from xdserve.router.settings import RouterSettings
 from xdserve.router.tracing import REQUEST_ID, TRACE, trace_of
 
@@ -27,8 +28,8 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 class Work(Protocol):
     """What answers prompts."""
 
-    async def answer(self, prompt: str, trace: Mapping[str, str]) -> Mapping[str, object]:
-        """Work on a prompt; gives what the answer has beside the router's own fields.
+    async def answer(self, prompt: str, beside: Passed) -> Answered:
+        """Work on a prompt; ``beside`` is what else of its request counts.
 
         Raises:
             Failure: it cannot be answered.
@@ -110,19 +111,23 @@ class RouterApp:
         prompt = text_of(content["prompt"], "prompt")
         async with self._admission.place():
             started = self._clock()
-            output = await self._work.answer(prompt, request[TRACE])
+            beside = passed(request, request[TRACE], self._settings.upstream_headers)
+            answered = await self._work.answer(prompt, beside)
             seconds = self._clock() - started
         settings = self._settings
-        return reply(
+        response = reply(
             {
                 "modelRef": settings.model_ref,
                 "prompt": prompt,
                 "routerPod": settings.hostname,
                 "kvEndpoints": settings.kv_endpoints,
                 "processingMs": round(seconds * 1000),
-                **output,
+                **answered.fields,
             }
         )
+        for cookie in answered.cookies:
+            response.headers.add("Set-Cookie", cookie)
+        return response
 
     # -- Around every request ------------------------------------------------------------------------------------
 

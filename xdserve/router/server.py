@@ -27,7 +27,8 @@ _BACKLOG = 1024
 _CUT_SECONDS = 0.2
 _SAID = {
     "model_ref", "max_concurrency", "overflow", "queue_limit", "kv_endpoints", "hostname", "variant", "processing_ms",
-    "max_body_bytes", "upstream_url", "upstream_protocol", "upstream_timeout_seconds", "shutdown_seconds",
+    "max_body_bytes", "upstream_url", "upstream_protocol", "upstream_headers", "upstream_timeout_seconds",
+    "shutdown_seconds",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, PydanticCustomError
 from yarl import URL
 
+from xdserve.router.passing import Headers
 from xdserve.settings import LogFormat, LogLevel, SettingsError, short
 
 
@@ -103,6 +104,11 @@ class RouterSettings(BaseModel):
         None, description="A real model server, in place of the simulation"
     )
     upstream_protocol: Protocol = Field(Protocol.V1, description="How the real model server is spoken to")
+    upstream_headers: Headers = Field(
+        Headers.TRACE,
+        description="What goes on to the real model server: the headers of the trace, or all of the client's with its "
+        "host and query; then cookies come back",
+    )
     upstream_timeout_seconds: float = Field(
         600, gt=0, le=86_400, allow_inf_nan=False, description="Longest wait for the real model server's whole answer"
     )

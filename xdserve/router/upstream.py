@@ -17,6 +17,7 @@ from yarl import URL
 from xdserve.router.answers import Endpoint, Failure
 from xdserve.router.body import parse
 from xdserve.router.metrics import RouterMetrics
+from xdserve.router.passing import Answered, Headers, Passed
 from xdserve.router.settings import Protocol, RouterSettings
 
 logger = structlog.get_logger("xdserve.router")
@@ -94,6 +95,7 @@ class Upstream:
             base = base.removesuffix("/v1")  # OpenAI's clients have it in their base URL
         self._infer, self._ready = (self._url(base, path) for path in (self._dialect.infer, self._dialect.ready))
         self._seconds = settings.upstream_timeout_seconds
+        self._cookies = settings.upstream_headers is Headers.ALL
         self._session: aiohttp.ClientSession | None = None
 
     def _url(self, base: str, path: str) -> URL:
@@ -102,7 +104,9 @@ class Upstream:
     async def start(self) -> None:
         """Open the pool of connections; as many as the router's own limit lets run."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        # A cookie is of one client: none is kept for the next one.
+        jar = aiohttp.DummyCookieJar()
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True, cookie_jar=jar)
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -113,16 +117,18 @@ class Upstream:
         """None: a model server has its own."""
         return ()
 
-    async def answer(self, prompt: str, trace: Mapping[str, str]) -> Mapping[str, object]:
+    async def answer(self, prompt: str, beside: Passed) -> Answered:
         """Ask the model server; gives `output`.
 
         Raises:
             Failure: 502, it cannot be reached, refuses or does not speak its protocol; 504, it takes too long.
         """
         body = json.dumps(self._dialect.ask(self._model, prompt)).encode()
-        headers = {**trace, "Content-Type": "application/json", "Accept": "application/json"}
+        headers = beside.headers.copy()
+        headers.update({"Content-Type": "application/json", "Accept": "application/json"})
+        url = URL(f"{self._infer}?{beside.query}", encoded=True) if beside.query else self._infer
         try:
-            status, content = await self._request("POST", self._infer, self._seconds, body, headers)
+            status, content, cookies = await self._request("POST", url, self._seconds, body, headers)
         except TimeoutError:
             raise self._failed("timeout", 504, f"the model server gave no answer in {self._seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -131,7 +137,7 @@ class Upstream:
             message = f"the model server answered {status}: {_shortened(content)}"
             raise self._failed("status", 502, message, upstreamStatus=status)
         try:
-            return {"output": self._dialect.read(parse(content))}
+            return Answered({"output": self._dialect.read(parse(content))}, cookies if self._cookies else ())
         except (ValueError, LookupError, TypeError, AttributeError):
             message = f"the model server answered in no form of its protocol: {_shortened(content)}"
             raise self._failed("answer", 502, message, upstreamStatus=status) from None
@@ -139,7 +145,7 @@ class Upstream:
     async def ready(self) -> bool:
         """Whether the model server answers well at the path that its protocol has for it."""
         try:
-            status, content = await self._request("GET", self._ready, _READY_SECONDS)
+            status, content, _ = await self._request("GET", self._ready, _READY_SECONDS)
             return status == 200 and self._dialect.is_ready(json.loads(content or b"null"))
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
             logger.debug("upstream not ready", error=_words(error))
@@ -147,7 +153,7 @@ class Upstream:
 
     async def _request(
         self, method: str, url: URL, seconds: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, Sequence[str]]:
         if self._session is None:
             raise RuntimeError("used before start")
         async with (
@@ -161,7 +167,7 @@ class Upstream:
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as response,
         ):
-            return response.status, await _whole(response.content)
+            return response.status, await _whole(response.content), response.headers.getall("Set-Cookie", ())
 
     def _failed(self, kind: str, status: int, message: str, **extra: object) -> Failure:
         self._metrics.upstream_failures.labels(kind=kind).inc()

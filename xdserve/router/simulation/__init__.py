@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from xdserve.router.answers import Endpoint
+from xdserve.router.passing import Answered, Passed
 from xdserve.router.simulation import echo, openai, v1, v2
 from xdserve.router.simulation.base import VARIANT, Simulation
 from xdserve.router.simulation.grpc import GrpcSimulation
@@ -18,10 +19,10 @@ class SimulatedWork:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
 
-    async def answer(self, prompt: str, trace: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - of Work
+    async def answer(self, prompt: str, beside: Passed) -> Answered:  # noqa: ARG002 - of Work
         """Take the time that work takes; there is nothing to tell."""
         await self._simulation.pause()
-        return {}
+        return Answered({})
 
     async def ready(self) -> bool:
         """Always."""
