@@ -14,6 +14,8 @@ from xdserve.kube.wanted import Found, key, title
 FIELD_MANAGER = "xdserve"
 _PAGE = 500
 _NOT_FOUND, _CONFLICT = 404, 409
+_WRITES = frozenset({"apply", "delete"})
+"""What is paced. Before a gateway is made each of its objects is looked for once, which costs the apiserver little."""
 
 _ROOTS = {
     "ServiceAccount": ("/api/v1", "serviceaccounts"),
@@ -47,7 +49,7 @@ class Parts:
         call: makes a request.
         release: whose objects are listed.
         held: whether this replica leads at this moment.
-        pace: bounds the rate of requests.
+        pace: bounds the rate of writes.
         namespaces: those that are listed; empty for all.
 
     Every method raises `Trouble` if the apiserver does not do it, and `Lost` if this replica does not lead.
@@ -123,7 +125,8 @@ class Parts:
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
     ) -> dict[str, Any]:
-        await self._pace.turn()
+        if what in _WRITES:
+            await self._pace.turn()
         if not self._held():
             raise Lost
         self.requests[what] += 1
