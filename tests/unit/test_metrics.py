@@ -2,8 +2,24 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from translator import objects
 from xds.types import ResourceType
-from xdserve.metrics import KINDS, SERVICES, STATUSES, VARIANTS, Metrics
+from xdserve.kube.course import Do, Trouble
+from xdserve.kube.resources import RESOURCES
+from xdserve.metrics import (
+    KINDS,
+    LIST,
+    LOOK,
+    PROVISIONER_REQUESTS,
+    REPORTS,
+    SERVICES,
+    STATUSES,
+    TROUBLES,
+    VARIANTS,
+    WATCH,
+    KubernetesMetrics,
+    Metrics,
+)
 
 
 def samples(metrics: Metrics) -> dict[str, list[dict[str, str]]]:
@@ -45,6 +61,41 @@ def test_a_count_that_is_kept_elsewhere_is_read_there() -> None:
     metrics = Metrics(process=False)
     metrics.store_failures.set_function(lambda: 3)
     assert b"xdserve_store_failures_total 3.0" in metrics.render()
+
+
+def test_those_of_kubernetes_are_there_from_the_start_and_nowhere_else() -> None:
+    metrics = Metrics(process=False)
+    others = samples(metrics)
+    KubernetesMetrics(metrics)
+    found = {name: labels for name, labels in samples(metrics).items() if name not in others}
+    requests, troubles = (LIST, WATCH, LOOK), TROUBLES
+    kinds = (*KINDS, REPORTS)
+    assert found == {
+        "xdserve_reflector_requests_total": [{"kind": kind, "request": one} for kind in kinds for one in requests],
+        "xdserve_reflector_failures_total": [{"kind": kind, "trouble": one} for kind in kinds for one in troubles],
+        "xdserve_status_writes_total": [{"outcome": one} for one in ("written", "conflict", "error")],
+        "xdserve_events_total": [{"outcome": one} for one in ("written", "dropped")],
+        "xdserve_provisioner_requests_total": [{"request": one} for one in PROVISIONER_REQUESTS],
+        "xdserve_provisioner_failures_total": [{}],
+        "xdserve_wanted_gateways": [{}],
+        "xdserve_applied_gateways": [{}],
+        "xdserve_leader": [{}],
+        "xdserve_leader_changes_total": [{}],
+        "xdserve_certificate_expiry_timestamp_seconds": [{}],
+    }
+
+
+def test_every_kind_that_is_read_and_every_trouble_has_its_series() -> None:
+    assert set(KINDS) == {kind for _, _, kind in objects.KINDS} == {resource.kind for resource in RESOURCES}
+    assert {trouble.value for trouble in Trouble} == set(TROUBLES)
+    assert {do.value for do in Do} == {LIST, WATCH, LOOK}
+
+
+def test_counts_by_label_that_are_kept_elsewhere_are_read_there() -> None:
+    metrics = Metrics(process=False)
+    metrics.count("tries", "Tries", of=("one", "two")).set_functions(lambda: {("two",): 2, ("three",): 3})
+    assert samples(metrics)["xdserve_tries_total"] == [{"of": "one"}, {"of": "two"}]
+    assert b'xdserve_tries_total{of="two"} 2.0' in metrics.render()
 
 
 def test_each_program_counts_for_itself() -> None:

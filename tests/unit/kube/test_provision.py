@@ -92,8 +92,12 @@ async def test_a_fault_of_ours_harms_one_gateway(apiserver, start, caplog):
     made = start((ref, wanted._replace(gateway=replace(wanted.gateway, port="not a number"))))
     await wait_until(lambda: made.errors)
     assert made.errors == {ref: "internal error (TypeError)"}
+    assert made.failures
+    assert (made.wanted, made.applied) == (1, 0)
     made.want(*good)
     await wait_until(lambda: len(apiserver.objects) == len(KINDS))
+    await wait_until(lambda: made.applied == 1)
+    assert made.wanted == 2
     assert good[0] not in made.errors
 
 
@@ -106,6 +110,7 @@ async def test_lists_of_many_pages_are_read_to_their_end(apiserver, start):
     await wait_until(lambda: second.requests["list"] == 3 * 4)
     await wait_until(lambda: len(second._applied) == 5 and not len(second._schedule))
     assert set(second.requests) == {"list"}
+    assert second.applied == second.wanted == 5
 
 
 async def test_back_off_grows_and_listens_to_the_apiserver(apiserver, start, monkeypatch):

@@ -191,6 +191,7 @@ async def test_410_in_a_watch_and_of_a_watch_make_new_lists(tmp_path):
     async with following(fake, tmp_path) as run:
         await wait_until(lambda: "b" in run.names())
         assert run.reflector.counts.lists == 3
+        assert run.reflector.counts.failures == {course.Trouble.EXPIRED: 2}
         assert run.told == []
 
 
