@@ -25,7 +25,7 @@ from translator.objects.gateway import ServiceGateway
 from translator.objects.policy import TrafficPolicy
 from xdserve import cli
 from xdserve.admin import AdminServer, Condition, ErrorEntry, ErrorSource, RejectionEntry, StatusEntry
-from xdserve.metrics import Metrics
+from xdserve.metrics import KubernetesMetrics, Metrics
 from xdserve.router.admission import Admission
 from xdserve.router.app import RouterApp
 from xdserve.router.limiter import Limiter
@@ -95,6 +95,7 @@ VALUES = {
     "namespaces": "a list; as flag or variable names by commas",
     "selector": "a label selector",
     "gateway_image": "an image",
+    "router_image": "an image",
     "gateway_xds_address": "`HOST:PORT`",
     "release": "a name of Kubernetes",
 }
@@ -182,6 +183,14 @@ def metrics() -> str:
     return metrics_of(Metrics(process=False).registry) + lines_of(of_gateways)
 
 
+def kubernetes_metrics() -> str:
+    """One row a metric of what runs on Kubernetes alone."""
+    metrics = Metrics(process=False)
+    others = {metric.name for metric in metrics.registry.collect()}
+    KubernetesMetrics(metrics)
+    return metric_rows(metric for metric in metrics.registry.collect() if metric.name not in others)
+
+
 def open_labels(family: Family) -> list[str]:
     """Each label with its values, where these are known before the program runs."""
     return [
@@ -192,9 +201,14 @@ def open_labels(family: Family) -> list[str]:
 
 def metrics_of(registry: CollectorRegistry) -> str:
     """One row a metric."""
+    return metric_rows(registry.collect())
+
+
+def metric_rows(metrics: Iterable[Metric]) -> str:
+    """One row each."""
     return table(
         ("metric", "type", "labels", "what it counts"),
-        ((code(full_name(m)), m.type, ", ".join(labels(m)), m.documentation) for m in registry.collect()),
+        ((code(full_name(m)), m.type, ", ".join(labels(m)), m.documentation) for m in metrics),
     )
 
 
@@ -329,6 +343,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "endpoints": endpoints,
     "shapes": shapes,
     "metrics": metrics,
+    "kubernetesmetrics": kubernetes_metrics,
     "notyet": not_yet,
     "routersettings": router_settings,
     "routerendpoints": router_endpoints,

@@ -11,7 +11,9 @@ import yaml
 
 from translator.objects import parse
 from translator.objects.policy import TrafficPolicy
+from translator.plan import Condition, Reason
 from xdserve import cli
+from xdserve.conditions import NO_GATEWAY, PENDING, REJECTED
 from xdserve.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,21 @@ def test_links_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
+
+
+def test_links_into_a_document_lead_to_a_heading_of_it() -> None:
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]:
+        for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", path.read_text()):
+            headings = re.findall(r"^#+ (.+)$", ((path.parent / target) if target else path).read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{path.relative_to(ROOT)}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", ["troubleshooting", "api"])
+def test_every_reason_is_explained(name: str) -> None:
+    text = (ROOT / f"docs/{name}.md").read_text()
+    reasons = {reason.value for reason in Reason} | {condition.value for condition in Condition}
+    assert not [reason for reason in {*reasons, PENDING, REJECTED, NO_GATEWAY} if reason not in text]
 
 
 def test_no_setting_is_left_out_of_the_documents() -> None:
