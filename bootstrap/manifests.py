@@ -1,6 +1,7 @@
-"""The Kubernetes objects of a dedicated gateway: one stock Envoy a pod, and nothing that a policy could change.
+"""The Kubernetes objects of a dedicated gateway: a stock Envoy a pod, and beside it the router that a policy asks for.
 
-A pure function of the target, its ServiceGateway and the operator's settings. Why each is as it is: docs/gateways.md.
+A pure function of the target, its plan and the operator's settings; of a policy nothing but its router is in them. Why
+each is as it is: docs/gateways.md.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
+from bootstrap import router
 from bootstrap.address import Address
 from bootstrap.credentials import Credentials
 from bootstrap.envoy import DEFAULT_ADMIN, render, secrets, to_json
-from bootstrap.pod import DRAIN, DRAIN_HEADER, LIVE, PROBE_PORT, READY, Pod, free_port, in_pod
+from bootstrap.pod import DRAIN, DRAIN_HEADER, LIVE, PROBE_PORT, READY, ROUTER, Pod, free_port, in_pod
 from translator import names
 from translator.objects.ref import Ref
 from translator.plan import GatewayPlan
@@ -61,9 +63,10 @@ class Deploying:
         xds_address: where gateways reach xdserve: a name in its certificate, and the port.
         ca: authorities of xdserve's certificate (PEM). To change them rolls no pod.
         image: a stock Envoy.
+        router_image: xdserve's own, for the router.
         release: whose gateways these are: two installations must not sweep each other's.
-        replicas: pods of each gateway.
-        resources: of the container.
+        replicas: pods of each gateway, unless its ServiceGateway says it.
+        resources: of each Envoy, unless its ServiceGateway says it.
         grace: seconds that a pod may take to end: the longest that a running stream is waited for.
 
     Raises:
@@ -73,6 +76,7 @@ class Deploying:
     xds_address: Address
     ca: str
     image: str = IMAGE
+    router_image: str = router.IMAGE
     release: str = "xdserve"
     replicas: int = 2
     resources: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: RESOURCES)
@@ -98,7 +102,7 @@ def manifests(owner: Owner, gateway: GatewayPlan, deploying: Deploying) -> tuple
     """All objects of a gateway, in the order in which they are best made; each whole, for server-side apply."""
     made = _Gateway(owner, gateway, deploying)
     pod = made.pod()
-    disruptions = () if deploying.replicas == 1 else (made.disruptions(),)
+    disruptions = () if made.replicas == 1 else (made.disruptions(),)
     return made.account(), made.config(), made.service(), *disruptions, made.deployment(pod)
 
 
@@ -129,6 +133,8 @@ class _Gateway:
         self._owner = owner
         self._gateway = gateway
         self._deploying = deploying
+        self._pods = gateway.pods
+        self.replicas = gateway.pods.replicas or deploying.replicas
         self._probe_port = free_port(PROBE_PORT, gateway.port)
         self._files = self._bootstrap_files()
 
@@ -156,7 +162,7 @@ class _Gateway:
     def deployment(self, pod: Manifest) -> Manifest:
         rolling = {"maxUnavailable": 0, "maxSurge": 1}
         spec = {
-            "replicas": self._deploying.replicas,
+            "replicas": self.replicas,
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector(self._owner.ref)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
@@ -181,7 +187,7 @@ class _Gateway:
                 self._spread("kubernetes.io/hostname"),
                 self._spread("topology.kubernetes.io/zone"),
             ],
-            "containers": [self._container()],
+            "containers": [self._container(), *self._router()],
             "volumes": [
                 {"name": "config", "configMap": {"name": names.entrance(self._owner.ref)}},
                 {"name": "token", "projected": {"sources": [{"serviceAccountToken": _TOKEN}]}},
@@ -195,12 +201,8 @@ class _Gateway:
             "command": ["envoy"],  # the image's own entry is a script, which not every stock image has
             "args": self._arguments(),
             "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-            "resources": {kind: dict(amounts) for kind, amounts in self._deploying.resources.items()},
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            },
+            "resources": self._resources(),
+            "securityContext": _confined(),
             # A pod waits for its first configuration as long as it takes; to restart it would bring none.
             "startupProbe": self._probe(LIVE, period=1, failures=86_400),
             "readinessProbe": self._probe(READY, period=5, failures=2),
@@ -211,6 +213,32 @@ class _Gateway:
                 {"name": "token", "mountPath": str(TOKENS), "readOnly": True},
             ],
         }
+
+    def _router(self) -> list[Manifest]:
+        """The router's container, if a policy asks for one.
+
+        It has no liveness probe: whom that kills it drains first, and that would be the Envoy. It ends when Envoy has
+        drained, since requests come until then.
+        """
+        asked = self._pods.router
+        if asked is None:
+            return []
+        made = router.container(asked, self._gateway, self._deploying.router_image)
+        return [
+            made
+            | {
+                "securityContext": _confined(),
+                "readinessProbe": self._probe(ROUTER, period=5, failures=3),
+                "lifecycle": {"preStop": {"httpGet": self._drain()}},
+            }
+        ]
+
+    def _resources(self) -> Manifest:
+        said = self._pods.resources
+        if said is None:
+            return {kind: dict(amounts) for kind, amounts in self._deploying.resources.items()}
+        both = {"requests": said.requests, "limits": said.limits}
+        return {kind: dict(amounts) for kind, amounts in both.items() if amounts}  # the apiserver drops what is empty
 
     def _arguments(self) -> list[str]:
         return [
@@ -265,6 +293,7 @@ class _Gateway:
             admin=admin,
             key=self._key(),
             limit=self._deploying.grace - _MARGIN,
+            router=None if self._pods.router is None else router.address(self._pods.router),
         )
         made = render(self._gateway.name, address, credentials=credentials, node_id="pod", admin_address=admin)
         files = {BOOTSTRAP_FILE: in_pod(made, pod)} | secrets(credentials, address)
@@ -300,6 +329,14 @@ class _Gateway:
         }
         metadata["annotations"] = {CONTENT: _digest([metadata, rest])}
         return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
+
+
+def _confined() -> Manifest:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def _digest(content: object) -> str:

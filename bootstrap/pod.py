@@ -3,6 +3,7 @@
 Three paths: `/ready` (Envoy has its configuration and does not drain), `/live` (its main thread and its worker answer),
 and `/drain`, which a preStop hook calls. It answers when no connection is left, or `limit` is over: until a hook has
 returned, the kubelet sends no SIGTERM, which would cut streams. Nothing else of the admin interface can be reached.
+Where a router is beside Envoy, `/router` asks whether it lives: it listens on loopback, where no kubelet comes.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 
 from bootstrap.address import Address
 
-ADMIN_CLUSTER, POD_CLUSTER = "admin", "pod"
+ADMIN_CLUSTER, POD_CLUSTER, ROUTER_CLUSTER = "admin", "pod", "router"
 PROBE_PORT = 15021
 """By custom the port of a proxy's health; `free_port` tells which it is in a given pod."""
 
-READY, LIVE, DRAIN, PAUSE = "/ready", "/live", "/drain", "/pause"
+READY, LIVE, DRAIN, PAUSE, ROUTER = "/ready", "/live", "/drain", "/pause", "/router"
 DRAIN_HEADER = "x-xdserve-drain"
 
 _TYPE = "type.googleapis.com/envoy.extensions.filters"
@@ -53,6 +54,7 @@ class Pod:
         key: what a call of `/drain` must have in the header `x-xdserve-drain`: hexadecimal digits.
         linger: seconds that draining takes at least: until Services lead nobody here any more.
         limit: seconds that it takes at most.
+        router: where the router beside Envoy listens, if there is one.
     """
 
     address: Address
@@ -60,12 +62,15 @@ class Pod:
     key: str
     linger: int = 5
     limit: int = 50
+    router: Address | None = None
 
 
 def in_pod(bootstrap: dict[str, Any], pod: Pod) -> dict[str, Any]:
     """A bootstrap of `render` with the kubelet's listener, and without the node's id: that is a flag, by pod."""
     static = bootstrap["static_resources"]
     clusters = [*static["clusters"], _cluster(ADMIN_CLUSTER, pod.admin), _cluster(POD_CLUSTER, _inside(pod.address))]
+    if pod.router is not None:
+        clusters.append(_cluster(ROUTER_CLUSTER, pod.router))
     node = {name: value for name, value in bootstrap["node"].items() if name != "id"}
     return bootstrap | {"node": node, "static_resources": {"listeners": [_listener(pod)], "clusters": clusters}}
 
@@ -123,16 +128,17 @@ def _listener(pod: Pod) -> dict[str, Any]:
 
 def _routes(pod: Pod) -> list[dict[str, Any]]:
     return [
-        _admin_route(READY, "/ready"),
-        _admin_route(LIVE, "/hot_restart_version"),  # the shortest thing that the main thread always answers
+        _get(READY, ADMIN_CLUSTER, "/ready"),
+        _get(LIVE, ADMIN_CLUSTER, "/hot_restart_version"),  # the shortest thing that the main thread always answers
+        *([] if pod.router is None else [_get(ROUTER, ROUTER_CLUSTER, "/healthz")]),
         _keyed_route(pod, DRAIN, {_LUA: _script(pod)}),
         _keyed_route(pod, PAUSE, {_FAULT: _second()}),
     ]
 
 
-def _admin_route(path: str, admin_path: str) -> dict[str, Any]:
+def _get(path: str, cluster: str, path_there: str) -> dict[str, Any]:
     methods = {"name": ":method", "string_match": {"exact": "GET"}}
-    route = {"cluster": ADMIN_CLUSTER, "prefix_rewrite": admin_path, "timeout": "2s"}
+    route = {"cluster": cluster, "prefix_rewrite": path_there, "timeout": "2s"}
     return {"match": {"path": path, "headers": [methods]}, "route": route}
 
 

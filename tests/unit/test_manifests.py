@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -29,20 +31,21 @@ from tests.support.documents import entrance, isvc, policy, split, to_service
 from translator import names
 from translator.objects import parse
 from translator.objects.ref import Origin, Ref
-from translator.plan import GatewayPlan
-from translator.planners import plan
+from translator.plan import GatewayPlan, Pods, Resources, Router
+from translator.planners import plan, router
 from translator.planners.hosts import inside
 from translator.planners.indexes import INDEXES
 from translator.planners.options import Options
 from translator.view import Objects, View
+from xdserve.router.settings import load
 
 REF = Ref("serving.kserve.io", "InferenceService", "models", "iris")
 OWNER = Owner(REF, "v1beta1", "0b1c")
 DEPLOYING = Deploying(xds_address=Address("xdserve.system.svc", 18000), ca="the authorities")
 
 
-def gateway(port=8080, address="0.0.0.0", name="models/iris"):
-    return GatewayPlan(name, address, port, 0, Origin(REF, "metadata.name"))
+def gateway(port=8080, address="0.0.0.0", name="models/iris", **pods):
+    return GatewayPlan(name, address, port, 0, Origin(REF, "metadata.name"), Pods(**pods))
 
 
 def made(owner=OWNER, plan=None, **more):
@@ -55,8 +58,7 @@ def pod(found):
 
 
 def container(found):
-    (one,) = pod(found)["containers"]
-    return one
+    return pod(found)["containers"][0]
 
 
 def bootstrap(found):
@@ -200,6 +202,118 @@ def test_refuses_what_cannot_work(wrong):
         made(**wrong)
 
 
+@pytest.mark.parametrize(("said", "replicas"), [(None, 2), (1, 1), (5, 5)])
+def test_a_gateway_may_say_how_many_pods_it_has(said, replicas):
+    found = made(plan=gateway(replicas=said))
+    assert found["Deployment"]["spec"]["replicas"] == replicas
+    assert ("PodDisruptionBudget" in found) is (replicas > 1)
+
+
+def test_a_gateway_may_say_what_its_envoys_may_use():
+    said = Resources(requests=(("cpu", "1"), ("memory", "1Gi")))
+    found = made(plan=gateway(resources=said, router=ROUTER))
+    assert container(found)["resources"] == {"requests": {"cpu": "1", "memory": "1Gi"}}
+    assert container(made())["resources"]["requests"] == {"cpu": "50m", "memory": "64Mi"}
+    assert beside(found) == beside(made(plan=gateway(router=ROUTER)))
+
+
+# -- The router ----------------------------------------------------------------------------------------------------
+
+ROUTER = Router("iris", "v1", 4, "reject", ("kv-1:6379", "kv-2:6379"), port=28080)
+
+
+def beside(found):
+    envoy, one = pod(found)["containers"]
+    assert (envoy["name"], one["name"]) == ("envoy", "router")
+    return one
+
+
+def environment(found):
+    """As a kubelet gives it."""
+    given = {one["name"]: one.get("value", "pod-1").replace("$$", "$") for one in beside(found)["env"]}
+    (named,) = [one for one in beside(found)["env"] if "valueFrom" in one]
+    assert (named["name"], named["valueFrom"]["fieldRef"]["fieldPath"]) == ("HOSTNAME", "metadata.name")
+    return given
+
+
+def test_there_is_a_router_only_where_one_is_asked_for():
+    assert [one["name"] for one in pod(made())["containers"]] == ["envoy"]
+    assert "router" not in [each["name"] for each in bootstrap(made())["static_resources"]["clusters"]]
+    assert beside(made(plan=gateway(router=ROUTER)))["name"] == "router"
+
+
+def test_the_router_takes_its_environment():
+    """Each variable is one of its own, and has the value that was meant."""
+    given = environment(made(plan=gateway(router=ROUTER)))
+    settings = load(given)
+    assert {name.upper() for name in settings.model_fields_set} == given.keys()
+    assert (settings.model_ref, settings.max_concurrency, settings.overflow) == ("iris", 4, "reject")
+    assert (settings.kv_endpoints, settings.hostname) == (("kv-1:6379", "kv-2:6379"), "pod-1")
+    assert (settings.address, settings.port) == ("127.0.0.1", 28080)
+    assert (settings.upstream_url, settings.upstream_protocol) == ("http://127.0.0.1:8080", "v1")
+    assert settings.upstream_headers == "all"
+
+
+def test_a_router_without_caches_is_told_of_none():
+    plain = replace(ROUTER, kv_endpoints=(), protocol="openai", overflow="queue")
+    settings = load(environment(made(plan=gateway(router=plain))))
+    assert (settings.kv_endpoints, settings.upstream_protocol, settings.overflow) == ((), "openai", "queue")
+
+
+def test_a_models_name_is_no_reference_to_another_variable():
+    """As Kubernetes expands them: `$$` is a dollar, whatever follows."""
+    found = made(plan=gateway(router=replace(ROUTER, model="$(HOSTNAME)$$(PORT)$")))
+    (said,) = [one["value"] for one in beside(found)["env"] if one["name"] == "MODEL_REF"]
+    assert said == "$$(HOSTNAME)$$$$(PORT)$$"
+    assert load(environment(found)).model_ref == "$(HOSTNAME)$$(PORT)$"
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("10.0.0.7", "http://10.0.0.7:8080"),
+        ("::", "http://[::1]:8080"),
+        ("fd00::7", "http://[fd00::7]:8080"),
+    ],
+)
+def test_the_router_reaches_the_gateways_own_listener(address, url):
+    assert environment(made(plan=gateway(address=address, router=ROUTER)))["UPSTREAM_URL"] == url
+
+
+def test_the_router_may_do_as_little_as_the_envoy():
+    found = made(plan=gateway(router=ROUTER), router_image="mirror/xdserve:1")
+    one = beside(found)
+    assert one["securityContext"] == container(found)["securityContext"]
+    assert one["image"] == "mirror/xdserve:1"
+    assert (one["command"], one["args"]) == (["xdserve"], ["router"])
+    assert "volumeMounts" not in one  # no token, no authorities
+    assert {"memory"} <= one["resources"]["requests"].keys() & one["resources"]["limits"].keys()
+
+
+def test_the_router_is_probed_through_envoy_and_ends_with_it():
+    """It listens where no kubelet comes, and requests come as long as Envoy drains."""
+    found = made(plan=gateway(router=ROUTER))
+    one = beside(found)
+    assert one["lifecycle"] == container(found)["lifecycle"]
+    assert one["readinessProbe"]["httpGet"] == {"path": "/router", "port": 15021, "scheme": "HTTP"}
+    # A container whose liveness fails is ended by its hook, which would drain the Envoy of a pod that goes on.
+    assert not {"livenessProbe", "startupProbe"} & one.keys()
+    static = bootstrap(found)["static_resources"]
+    (cluster,) = [each for each in static["clusters"] if each["name"] == "router"]
+    assert "'port_value': 28080" in str(cluster)
+    assert "'prefix_rewrite': '/healthz'" in str(static["listeners"])
+
+
+@given(st.integers(1, 65535))
+def test_the_routers_port_is_free_and_needs_no_privilege(port):
+    found = router.port(port)
+    taken = {port, *(range(15021, 15023)), *(range(9901, 9903))}
+    assert 1024 <= found <= 65535
+    assert found not in taken
+
+
 # -- What changes what ---------------------------------------------------------------------------------------------
 
 
@@ -238,18 +352,68 @@ POLICIES = [
 ]
 
 
+def of(*documents):
+    objects = Objects(INDEXES)
+    for document in documents:
+        objects.put(parse(document))
+    planned = plan(View(objects), REF, Options())
+    assert planned.gateway is not None
+    return manifests(OWNER, planned.gateway, DEPLOYING)
+
+
 @pytest.mark.parametrize("changed", [None, *POLICIES])
 def test_a_changed_policy_changes_nothing_here(changed):
-    def of(*documents):
-        objects = Objects(INDEXES)
-        for document in documents:
-            objects.put(parse(document))
-        planned = plan(View(objects), REF, Options())
-        assert planned.gateway is not None
-        return manifests(OWNER, planned.gateway, DEPLOYING)
-
     platform = entrance(9090)
     assert of(isvc(), platform) == of(isvc(), platform, *([changed] if changed else []))
+
+
+ASKED = {"modelRef": "iris", "maxConcurrency": 4}
+
+
+@pytest.mark.parametrize("changed", [policy(router={}), *POLICIES])
+def test_a_changed_policy_changes_nothing_beside_a_router_either(changed):
+    """Not even one that is invalid, of which no valid one before it is known."""
+    before, after = policy(router=ASKED), copy.deepcopy(changed)
+    after["spec"]["router"] = ASKED
+    assert of(isvc(), before) == of(isvc(), after)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modelRef": "other"},
+        {"maxConcurrency": 5},
+        {"overflow": "reject"},
+        {"protocol": "v2"},
+        {"kvEndpoints": ["a"]},
+    ],
+)
+def test_other_settings_of_a_router_roll_the_pods(change):
+    def specs(*documents):
+        return {one["kind"]: one.get("spec", one.get("data")) for one in of(isvc(), *documents)}
+
+    before, after = specs(policy(router=ASKED)), specs(policy(router=ASKED | change))
+    assert {kind for kind in before if before[kind] != after[kind]} == {"Deployment"}
+    assert before["Deployment"]["template"]["spec"] != after["Deployment"]["template"]["spec"]
+
+
+def test_a_router_that_comes_or_goes_rolls_the_pods():
+    def hashes(*documents):
+        return of(isvc(), *documents)[-1]["spec"]["template"]["metadata"]["annotations"][HASH]
+
+    assert hashes(policy(router=ASKED)) != hashes(policy()) == hashes()
+
+
+def test_replicas_and_resources_are_those_of_the_servicegateway():
+    said = {"requests": {"memory": "1024Mi"}}
+    *_, deployment = of(isvc(), entrance(8080, address="0.0.0.0", replicas=3, resources=said))
+    *_, plain = of(isvc(), entrance(8080, address="0.0.0.0"))
+    assert deployment["spec"]["replicas"] == 3
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["resources"] == {"requests": {"memory": "1Gi"}}
+    assert plain["spec"]["replicas"] == 2
+    # More pods are no other pods.
+    *_, more = of(isvc(), entrance(8080, address="0.0.0.0", replicas=5, resources=said))
+    assert more["spec"]["template"] == deployment["spec"]["template"]
 
 
 # -- Names ---------------------------------------------------------------------------------------------------------

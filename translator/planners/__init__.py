@@ -54,10 +54,12 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
         message = f"{rival} is older and has the gateway {names.gateway(ref)}"
         return Planned(findings=(Finding(Origin(ref, "metadata.name"), Reason.CONFLICTED, message),))
     gateway = attached(view, GATEWAYS, ref, ServiceGateway)
-    applied, accepted = _applied(view, target, options, last_good)
+    wanted = attached(view, POLICIES, ref, TrafficPolicy)
+    applied, accepted = _applied(view, target, wanted, options, last_good)
     resolved = resolve(view, applied.candidates, applied.connect_timeout)
     granted, refused = _claimed(view, gateway, target, options)
-    entrance = _gateway(ref, gateway, accepted, options)
+    # While nothing valid is known of a policy, its router is kept: pods that were to be the same again are not rolled.
+    entrance = _gateway(ref, gateway, accepted or wanted, options)
     beside = router.beside(entrance.pods.router, accepted, applied)
     routing = Routing(target, applied.rules, applied.timeouts, resolved.variants, granted, options, beside.routes)
     service = ServicePlan(
@@ -105,9 +107,8 @@ def _older_rival(view: View, ref: Ref) -> Ref | None:
 
 
 def _applied(
-    view: View, target: Target, options: Options, last_good: TrafficPolicy | None
+    view: View, target: Target, wanted: TrafficPolicy | None, options: Options, last_good: TrafficPolicy | None
 ) -> tuple[policy.Applied, TrafficPolicy | None]:
-    wanted = attached(view, POLICIES, target.ref, TrafficPolicy)
     if wanted is None:
         return policy.without(target), None
     applied = policy.apply(view, target, wanted, options)
@@ -139,7 +140,7 @@ def _expected(target: Target, findings: list[Finding]) -> list[Finding]:
     return [] if target.stopped else findings
 
 
-def _gateway(ref: Ref, found: ServiceGateway | None, accepted: TrafficPolicy | None, options: Options) -> GatewayPlan:
+def _gateway(ref: Ref, found: ServiceGateway | None, asking: TrafficPolicy | None, options: Options) -> GatewayPlan:
     port = found.spec.port if found else DEFAULT_PORT
     return GatewayPlan(
         name=names.gateway(ref),
@@ -147,5 +148,5 @@ def _gateway(ref: Ref, found: ServiceGateway | None, accepted: TrafficPolicy | N
         port=port,
         trusted_hops=options.trusted_hops,
         origin=Origin(found.ref, "spec") if found else Origin(ref, "metadata.name"),
-        pods=pods.pods(found, router.planned(accepted, port)),
+        pods=pods.pods(found, router.planned(asking, port)),
     )

@@ -37,7 +37,7 @@ def port(gateway: int) -> int:
 
 
 def planned(policy: TrafficPolicy | None, gateway: int) -> Router | None:
-    """The router that a policy in force asks for, beside a gateway at this port."""
+    """The router that a policy asks for, beside a gateway at this port."""
     if policy is None or policy.spec.router is None:
         return None
     asked = policy.spec.router
@@ -51,11 +51,11 @@ def planned(policy: TrafficPolicy | None, gateway: int) -> Router | None:
     )
 
 
-def beside(router: Router | None, policy: TrafficPolicy | None, applied: Applied) -> Beside:
-    """The route to the router, with the timeouts of the default route, and the backend that it is."""
-    if router is None or policy is None:
+def beside(router: Router | None, accepted: TrafficPolicy | None, applied: Applied) -> Beside:
+    """The route to the router of the policy in force, with the default route's timeouts, and the backend that it is."""
+    if router is None or accepted is None:
         return Beside()
-    origin = Origin(policy.ref, "spec.router")
+    origin = Origin(accepted.ref, "spec.router")
     here = Endpoint("", LOOPBACK, router.port)
     backend = Backend(names.ROUTER, Protocol.HTTP, here, applied.connect_timeout, origin)
     *_, default = applied.rules
