@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from bootstrap.address import ALLOWED as ADDRESS_ALLOWED
 from bootstrap.address import Address
+from bootstrap.router import IMAGE as ROUTER_IMAGE
 
 ENV_PREFIX = "XDSERVE_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
@@ -158,11 +159,14 @@ class Settings(BaseSettings):
         description="Which targets get pods of a gateway; the annotation xdserve.io/gateway says else",
     )
     gateway_image: str = Field("envoyproxy/envoy:v1.40.0", description="Image of the gateways' Envoy")
+    router_image: str = Field(ROUTER_IMAGE, description="Image of the router beside them: xdserve's own")
     gateway_xds_address: str | None = Field(
         None,
         description="Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address",
     )
-    gateway_replicas: int = Field(2, ge=1, le=100, description="Pods of each gateway")
+    gateway_replicas: int = Field(
+        2, ge=1, le=100, description="Pods of each gateway, where its ServiceGateway says no other number"
+    )
     release: str = Field(
         "xdserve", description="Name of this installation in the cluster: of its Lease, its Secret, on its gateways"
     )
@@ -314,11 +318,11 @@ class Settings(BaseSettings):
             raise _wrong("a name of Kubernetes, as in xdserve")
         return value
 
-    @field_validator("gateway_image")
+    @field_validator("gateway_image", "router_image")
     @classmethod
-    def _is_image(cls, value: str) -> str:
+    def _is_image(cls, value: str, info: ValidationInfo) -> str:
         if not _IMAGE.fullmatch(value):
-            raise _wrong("an image, as in envoyproxy/envoy:v1.40.0")
+            raise _wrong(f"an image, as in {cls.model_fields[str(info.field_name)].default}")
         return value
 
     @field_validator("gateway_xds_address")

@@ -173,6 +173,24 @@ def test_the_program_takes_the_file_of_settings(values, tmp_path):
     assert load(config=file).provision == found["provision"]
 
 
+@pytest.mark.parametrize(
+    ("values", "image"),
+    [
+        ({}, "xdserve:0.1.0"),
+        ({"image": {"repository": "mirror:5000/xdserve", "tag": "1"}}, "mirror:5000/xdserve:1"),
+        ({"image": {"digest": "sha256:" + "0" * 64}}, "xdserve@sha256:" + "0" * 64),
+        ({"settings": {"router_image": "mirror/router:2"}}, "mirror/router:2"),
+    ],
+    ids=str,
+)
+def test_the_router_runs_the_image_of_the_chart_unless_another_is_given(values, image):
+    found = settings_of(rendered(values))
+    assert found["router_image"] == image
+    if not values:
+        assert found["router_image"] == Settings.model_fields["router_image"].default
+        assert pod_of(rendered(values))["containers"][0]["image"] == image
+
+
 def test_other_settings_are_other_pods():
     checksums = {
         one("Deployment", rendered({"settings": {"domain": domain}}))["spec"]["template"]["metadata"]["annotations"][

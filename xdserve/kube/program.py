@@ -114,6 +114,7 @@ class OnKubernetes:
             xds_address=_xds_address(settings, me.namespace),
             ca="",
             image=settings.gateway_image,
+            router_image=settings.router_image,
             release=settings.release,
             replicas=settings.gateway_replicas,
         )
