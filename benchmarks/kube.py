@@ -105,7 +105,7 @@ class _Run:
         return (await figures_of(self._replica.admin))["xdserve_status_writes_total", "written"] >= self._count
 
     async def _edits(self, stack):
-        await self._cluster.gateway(stack)
+        pod = await self._cluster.gateway(stack)
         self._cluster.apiserver.apply(weighed(v1=0, v2=100), namespace=NAMESPACE)
         await self._cluster.programmed("TrafficPolicy", "InferenceService")
         self._asked()
@@ -116,6 +116,9 @@ class _Run:
         sent = sum(value for name, value in moved.items() if name[0] == "xdserve_resources_sent_total") / EDITS
         waits = f"median of {EDITS}, worst {1000 * max(took):.1f}; p90 {1000 * quantile(took, 0.9):.1f}"
         return [
+            Figure(
+                "memory of a gateway's Envoy", resident(pod.envoy.child.pid) / 1e6, "MB", note=f"after {EDITS} edits"
+            ),
             Figure("apiserver's answer to an edit -> first answer by it", 1000 * median(took), "ms", note=waits),
             Figure("an edit: services planned", moved["xdserve_planned_services_total"] / EDITS, "", "1"),
             Figure("an edit: resources sent", sent, "", "1"),

@@ -95,6 +95,7 @@ async def test_a_leader_whose_lease_another_has_written_leads_no_more(apiserver,
         await asyncio.to_thread(apiserver.kubectl, *arguments)
         await wait_until(lambda: not a.held)
         await wait_until(lambda: a.said[-1] is False)
+        assert a.leadership.turns == 2
         assert holder(apiserver, namespace) == "c"
 
 

@@ -247,7 +247,7 @@ async def test_a_list_that_changed_since_it_was_seen_is_read_again_and_not_overw
     world.say(ref, TRUE)
     world.say(ref, REFUSED)
     await world.reads(ref, "Rejected")
-    assert world.writer.failures == 1
+    assert (world.writer.failures, world.writer.conflicts) == (1, 1)
 
 
 async def test_who_rewrites_all_conditions_is_not_fought(world, monkeypatch):
@@ -328,6 +328,7 @@ async def test_a_refusal_and_its_end_are_events_that_kubectl_describe_shows(worl
     world.say(ref, TRUE)
     await world.reads(ref, "Programmed")
     await wait_until(lambda: len(world.events()) == 2)
+    await wait_until(lambda: world.recorder.written == 2)
     described = await asyncio.to_thread(
         world.apiserver.kubectl, "describe", "inferenceservice", "iris", "-n", world.namespace
     )
@@ -418,6 +419,7 @@ async def test_without_permission_it_is_said_once_and_tried_seldom(apiserver, na
         for ref in both:
             world.say(ref, TRUE)
         await wait_until(lambda: world.writer.failures == 2)
+        assert world.writer.conflicts == 0
         for ref in both:
             world.say(ref, TRUE)
         await wait_until(lambda: all(world.writer._past[ref].told for ref in both))
