@@ -63,12 +63,22 @@ def occurrences(
         then = known.get(found.type)
         if then is not None and (then.reason, then.message) == (found.reason, found.message):
             continue
-        if found.status != "True" and found.reason not in _QUIET:
+        if _loud(found):
             yield Occurrence(WARNING, found.reason, found.message)
-        elif found.status == "True" and then is not None and then.status != "True" and then.reason not in _QUIET:
+        elif found.status == "True" and then is not None and _loud(then):
             yield Occurrence(NORMAL, found.reason, found.message or f"{found.type} again")
     for entry in warnings:
         yield Occurrence(WARNING, entry.reason, f"{entry.field}: {entry.message}")
+
+
+def remembered(before: Sequence[Verdict] | None, after: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The conditions that have been told of, for the next `before`: what passes by itself mends nothing."""
+    known = {found.type: found for found in before or () if _loud(found)}
+    return tuple(found if found.status == "True" or _loud(found) else known.get(found.type, found) for found in after)
+
+
+def _loud(verdict: Verdict) -> bool:
+    return verdict.status != "True" and verdict.reason not in _QUIET
 
 
 @dataclass(slots=True)

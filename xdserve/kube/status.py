@@ -21,7 +21,7 @@ from translator.objects.ref import Ref
 from xdserve.conditions import NO_GATEWAY, PENDING, Verdict
 from xdserve.judge import Judge, Judgement
 from xdserve.kube.calls import Caller, CallError
-from xdserve.kube.events import Recorder, occurrences
+from xdserve.kube.events import Recorder, occurrences, remembered
 from xdserve.kube.leader import Leadership
 from xdserve.kube.patches import PATHS, Patch, before, essence, keeps, patch, path_of
 from xdserve.kube.schedule import Budget, Schedule
@@ -221,7 +221,7 @@ class StatusWriter:
         then = past.told if past.told is not None else before(ref, document)
         for found in occurrences(then, judgement.verdicts, sorted(warned - past.warned, key=str)):
             self._recorder.tell(ref, document, found)
-        past.told, past.warned = judgement.verdicts, warned
+        past.told, past.warned = remembered(then, judgement.verdicts), warned
 
     def _held_up(self, ref: Ref, document: Document, judgement: Judgement, past: _Past) -> bool:
         """Whether a write has to wait: after failures, and where somebody else has undone the last one."""

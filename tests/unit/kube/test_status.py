@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from translator.objects.ref import KSERVE, XDSERVE, Ref
 from xdserve.conditions import GATEWAY_PROGRAMMED, Delivery, Progress, Refused, Verdict
-from xdserve.kube.events import occurrences
+from xdserve.kube.events import occurrences, remembered
 from xdserve.kube.patches import essence
 from xdserve.kube.reports import Unreadable, packed, unpacked
 from xdserve.kube.schedule import Budget, Schedule
@@ -34,6 +34,13 @@ def test_what_becomes_worse_is_a_warning_and_what_is_mended_is_told():
 def test_what_passes_by_itself_is_no_event():
     assert told([GOOD], WAITS) == []
     assert told([WAITS], GOOD) == []
+
+
+def test_that_something_is_mended_is_told_also_where_it_waited_meanwhile():
+    assert told(remembered([BAD], [WAITS]), GOOD) == [("Normal", "Programmed")]
+    assert told(remembered([BAD], [WAITS]), BAD) == []
+    assert told(remembered([GOOD], [WAITS]), GOOD) == []
+    assert told(remembered([BAD], [GOOD]), GOOD) == []
 
 
 def test_of_what_is_seen_first_only_what_is_wrong_is_told():
