@@ -6,7 +6,6 @@ On a real kube-apiserver, with a stock Envoy that is started from the very manif
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import time
 from collections import Counter
@@ -17,14 +16,12 @@ import pytest
 import pytest_asyncio
 
 from tests.support.cluster import (
-    GATEWAY_PORT,
     NAME,
     NO_FINALIZERS,
     PATHS,
     VARIANTS,
     Cluster,
     Replica,
-    listening,
     model_servers,
     weighed,
 )
@@ -94,31 +91,6 @@ async def test_a_replica_that_does_not_lead_serves_reports_and_takes_over(cluste
         cluster.apiserver.apply(weighed(v2=100), namespace=cluster.namespace)
         await cluster.programmed("TrafficPolicy")
         assert await cluster.ask() == "v2"
-
-
-async def test_what_an_envoy_refuses_is_told_on_the_object_and_the_former_state_served(cluster, models, tmp_path):
-    """A port that is in use: what no check can know before."""
-    cluster.deploy(models)
-    with ExitStack() as stack:
-        await Replica(cluster, "xdserve-0").started(stack.enter_context(Children(tmp_path)))
-        await cluster.gateway(stack)
-        cluster.apiserver.apply(listening(GATEWAY_PORT), namespace=cluster.namespace)
-        await cluster.programmed("ServiceGateway", "InferenceService")
-
-        with socket.create_server(("0.0.0.0", 0)) as taken:
-            cluster.apiserver.apply(listening(taken.getsockname()[1]), namespace=cluster.namespace)
-            await wait_until(lambda: cluster.reason("ServiceGateway", "Programmed") == "Rejected", 20, "the refusal")
-            await wait_until(lambda: cluster.reason("InferenceService", GATEWAY_PROGRAMMED) == "Rejected", 20)
-            told = next(one for one in cluster.conditions("ServiceGateway") if one["type"] == "Programmed")
-            assert told["message"].startswith("spec")
-            assert "Address already in use" in told["message"]
-            assert await cluster.ask() in VARIANTS
-            await wait_until(lambda: ("InferenceService", "Warning", "Rejected") in cluster.events(), 10, "an Event")
-
-        cluster.apiserver.apply(listening(GATEWAY_PORT), namespace=cluster.namespace)
-        await cluster.programmed("ServiceGateway", "InferenceService")
-        await wait_until(lambda: ("InferenceService", "Normal", "Programmed") in cluster.events(), 10, "an Event")
-        assert await cluster.ask() in VARIANTS
 
 
 async def test_a_gateway_goes_and_comes_with_its_annotation_and_belongs_to_the_newest_target(cluster, models, tmp_path):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 from contextlib import ExitStack
 
 import pytest
 import pytest_asyncio
 
 from tests.support.cluster import (
+    GATEWAY_PORT,
     NAME,
+    PATHS,
+    VARIANTS,
     Cluster,
     Replica,
+    listening,
     model_servers,
     weighed,
 )
@@ -22,6 +27,7 @@ from tests.support.wait import wait_until
 from xdserve.conditions import GATEWAY_PROGRAMMED
 
 LONG, SHORT = "[a-z]{100}", "[a-z]+"
+OTHER_PORT = 9090
 TOO_LONG = "max program size of 100"
 
 
@@ -77,6 +83,54 @@ async def test_a_refused_policy_says_so_with_envoys_words_and_the_old_split_is_s
         for one in (pod, later):
             assert {await cluster.ask(one.host) for _ in range(20)} == {"v3"}
         await wait_until(lambda: note(cluster, "Normal", "Programmed"), 10, "an Event")
+
+
+async def test_a_refused_listener_leaves_the_service_where_envoys_listen(cluster, models, tmp_path):
+    """A port that is in use: what no check can know before. The entrance leads there when Envoys do listen."""
+    cluster.deploy(models)
+    with ExitStack() as stack:
+        children = stack.enter_context(Children(tmp_path))
+        replica = await Replica(cluster, "xdserve-0").started(children)
+        await cluster.provisioned()
+        network = stack.enter_context(PodNetwork())
+        pod = await cluster.pod(stack, NAME, network).started()
+        await cluster.programmed("InferenceService")
+
+        with network.entered():
+            taken = stack.enter_context(socket.create_server(("0.0.0.0", 0)))
+        refused = taken.getsockname()[1]
+        cluster.apiserver.apply(listening(refused), namespace=cluster.namespace)
+        await wait_until(lambda: cluster.reason("ServiceGateway", "Programmed") == "Rejected", 20, "the refusal")
+        told = condition(cluster, "ServiceGateway", "Programmed")["message"]
+        assert told.startswith("spec")
+        assert "Address already in use" in told
+        await wait_until(lambda: cluster.reason("InferenceService", GATEWAY_PROGRAMMED) == "Rejected", 20)
+        await wait_until(lambda: "Address already in use" in note(cluster, "Warning", "Rejected"), 10, "an Event")
+        assert leads_to(cluster) == GATEWAY_PORT
+        assert await cluster.ask(pod.host) in VARIANTS
+
+        # Who leads next knows nothing of the refusal yet, and mends the gateway, the Service before the budget.
+        assert replica.child.stop() == 0
+        budget = PATHS["PodDisruptionBudget"].format(cluster.namespace, f"{NAME}-gateway")
+        cluster.apiserver.call("DELETE", budget)
+        replica.start(children)
+        await wait_until(lambda: cluster.get("PodDisruptionBudget", f"{NAME}-gateway"), 30, "the gateway to be mended")
+        await wait_until(lambda: cluster.reason("ServiceGateway", "Programmed") == "Rejected", 20, "the refusal")
+        assert leads_to(cluster) == GATEWAY_PORT
+        assert await cluster.ask(pod.host) in VARIANTS
+
+        taken.close()
+        cluster.apiserver.apply(listening(OTHER_PORT), namespace=cluster.namespace)
+        await cluster.programmed("ServiceGateway", "InferenceService")
+        await wait_until(lambda: note(cluster, "Normal", "Programmed"), 10, "an Event")
+        await wait_until(lambda: leads_to(cluster) == OTHER_PORT, 10, "the Service to follow")
+        assert await cluster.ask(pod.host, OTHER_PORT) in VARIANTS
+
+
+def leads_to(cluster):
+    """Where the entrance leads in the pods."""
+    (port,) = cluster.get("Service", f"{NAME}-gateway")["spec"]["ports"]
+    return port["targetPort"]
 
 
 def apply(cluster, expression, **weights):

@@ -36,6 +36,7 @@ from xdserve.kube.client import ACCOUNT, Client, ClusterUnknown, connect
 from xdserve.kube.events import Recorder
 from xdserve.kube.figures import show_following, show_gateways, show_replica, show_writing
 from xdserve.kube.leader import Leadership
+from xdserve.kube.listening import Listening
 from xdserve.kube.progress import ProgressObserver
 from xdserve.kube.provision import Provisioner
 from xdserve.kube.reports import CONFIG_MAPS, Elsewhere, Reporter, exchange
@@ -123,6 +124,7 @@ class OnKubernetes:
             self._deploying,
             self._leadership,
             readable=self._readable,
+            listens=self._listens,
             told=self._told,
             namespaces=settings.namespaces,
         )
@@ -255,12 +257,14 @@ class OnKubernetes:
 
     def _moved(self, gateway: str) -> None:
         """Envoys of a gateway came, went, acknowledged or refused something."""
-        self._writer.mark_gateway(gateway)
         self._reporter.mark_gateway(gateway)
+        self._heard(gateway)
 
     def _heard(self, gateway: str) -> None:
         """Another replica says something else of a gateway."""
         self._writer.mark_gateway(gateway)
+        if (target := self._parts.pipeline.owners.get(gateway)) is not None:
+            self._provisioner.moved(target)
 
     # -- Gateways ------------------------------------------------------------------------------------------------
 
@@ -285,6 +289,10 @@ class OnKubernetes:
         if target in self._failed or target not in self._parts.pipeline.units:
             return False
         return not any(_concerns(broken, target) for broken in self._source.broken)
+
+    def _listens(self, target: Ref, port: int) -> bool:
+        """Whether the Envoys of a target's gateway listen there."""
+        return Listening(self._parts.server, self._elsewhere.of).at(target, port)
 
     def _told(self, target: Ref) -> None:
         """Something else keeps a gateway from being as wanted."""

@@ -23,7 +23,7 @@ from xdserve.kube.calls import Caller
 from xdserve.kube.pace import Pace
 from xdserve.kube.parts import KINDS, LISTED, Lost, Parts, Trouble
 from xdserve.kube.schedule import Schedule
-from xdserve.kube.wanted import Found, Wanted, key, ours, same, target_of, title
+from xdserve.kube.wanted import Found, Wanted, key, leads_elsewhere, ours, same, target_of, title
 
 logger = structlog.get_logger("xdserve.provision")
 
@@ -58,6 +58,8 @@ class Provisioner:
         leadership: whether this replica writes.
         readable: whether a target is there and understood, and so is all that could want a gateway for it (policies,
             ServiceGateways), so that it is known that none is wanted. Of others nothing is deleted.
+        listens: whether the Envoys of a target's gateway listen at a port. A Service that is there leads to another
+            port not before they do: what Envoys refuse, or have yet to take, nobody would answer at.
         told: called with a target when something else is wrong with its gateway than before: see `errors`.
         namespaces: those that are looked into; empty for all.
         clock: seconds, monotonic.
@@ -70,6 +72,7 @@ class Provisioner:
         leadership: Leads,
         *,
         readable: Callable[[Ref], bool],
+        listens: Callable[[Ref, int], bool] = lambda *_: True,
         told: Callable[[Ref], None] = lambda _: None,
         namespaces: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -79,7 +82,7 @@ class Provisioner:
         self.failures = 0
         """Tries that failed."""
         self._deploying, self._leadership = deploying, leadership
-        self._readable, self._told = readable, told
+        self._readable, self._listens, self._told = readable, listens, told
         pace = Pace(PER_SECOND, BURST)
         self._parts = Parts(call, deploying.release, lambda: self._leadership.held, pace, namespaces)
         self._clock = clock
@@ -89,6 +92,7 @@ class Provisioner:
         self._done: set[Ref] = set()
         self._schedule: Schedule[Ref] = Schedule()
         self._failures: Counter[Ref] = Counter()
+        self._waiting: set[Ref] = set()
         self._woken = asyncio.Event()
         self._look_at: float | None = None
         self._failed_looks = 0
@@ -137,6 +141,12 @@ class Provisioner:
         if deploying != self._deploying:
             self._deploying = deploying
             self._mark(self._wanted)
+
+    def moved(self, target: Ref) -> None:
+        """Envoys of a target's gateway came, went, took or refused something."""
+        wanted = self._wanted.get(target)
+        if target in self._waiting and wanted and self._listens(target, wanted.gateway.port):
+            self._mark([target])
 
     def gateway_of(self, namespace: str, account: str) -> str | None:
         """The gateway whose pods have a ServiceAccount; every replica knows, also one that does not lead."""
@@ -202,6 +212,7 @@ class Provisioner:
     # -- One gateway ---------------------------------------------------------------------------------------------
 
     async def _provision(self, target: Ref) -> None:
+        self._waiting.discard(target)
         try:
             wanted = self._wanted.get(target)
             if wanted is not None:
@@ -226,21 +237,24 @@ class Provisioner:
         held = self._applied.setdefault(target, {})
         for one in made:
             if held.get(one["kind"]) != _content(one):
-                await self._bring(one, held)
+                await self._bring(target, wanted.gateway.port, one, held)
         for kind in held.keys() - {one["kind"] for one in made}:
             await self._remove(kind, target)
             del held[kind]
         self._done.add(target)
 
-    async def _bring(self, wanted: Manifest, held: dict[str, str]) -> None:
+    async def _bring(self, target: Ref, port: int, wanted: Manifest, held: dict[str, str]) -> None:
         """Apply a manifest, if what there is is another; never over what is somebody else's."""
         kind = wanted["kind"]
-        if kind not in held:
+        if kind not in held or kind == "Service":
             found = await self._parts.get(wanted)
             if found is not None and not ours(wanted, found):
                 raise Trouble(f"{title(wanted)} is there already, and is not xdserve's")
             if found is not None and same(wanted, found):
                 held[kind] = _content(wanted)
+                return
+            if found is not None and leads_elsewhere(wanted, found) and not self._listens(target, port):
+                self._waiting.add(target)
                 return
         await self._parts.apply(wanted)
         held[kind] = _content(wanted)

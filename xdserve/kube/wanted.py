@@ -66,6 +66,11 @@ def ours(wanted: Manifest, found: Found) -> bool:
     return all(mine[name] == theirs.get(name) for name in kept)
 
 
+def leads_elsewhere(wanted: Manifest, found: Found) -> bool:
+    """Whether an object is a Service that leads to another port of its pods than is wanted."""
+    return found["kind"] == "Service" and _target_ports(wanted) != _target_ports(found)
+
+
 def target_of(found: Found) -> Ref | None:
     """The target that an object is of, by its owner reference."""
     metadata = found["metadata"]
@@ -74,6 +79,10 @@ def target_of(found: Found) -> Ref | None:
             group = owner["apiVersion"].rpartition("/")[0]
             return Ref(group, owner["kind"], metadata["namespace"], owner["name"])
     return None
+
+
+def _target_ports(service: Found) -> list[object]:
+    return [port.get("targetPort") for port in service["spec"].get("ports") or ()]
 
 
 def _has(wanted: object, found: object) -> bool:
