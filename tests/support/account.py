@@ -8,13 +8,13 @@ from tests.support.kube import ApiError
 _RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Secret")
 
 
-def chart_account(apiserver, path):
+def chart_account(apiserver, path, values=None):
     """Apply the chart's account, roles and Secret to an apiserver; a kubeconfig of the account, written to `path`."""
     try:
         apiserver.make_namespace(chart.NAMESPACE)
     except ApiError as error:
         if error.status != 409:
             raise
-    documents = [one for one in chart.rendered() if one["kind"] in _RIGHTS]
+    documents = [one for one in chart.rendered(values) if one["kind"] in _RIGHTS]
     apiserver.apply(*documents, namespace=chart.NAMESPACE, flags=("--force-conflicts",))
     return apiserver.write_kubeconfig(path, token=apiserver.account_token(chart.NAMESPACE, chart.NAME))

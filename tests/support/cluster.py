@@ -49,13 +49,13 @@ PATHS = {
 class Replica:
     """One xdserve with the name and the account of a pod; gateways reach the replicas at `entrance`."""
 
-    def __init__(self, cluster, name, entrance=None):
+    def __init__(self, cluster, name, entrance=None, flags=()):
         (self.admin,) = free_ports(1)
         self.xds = f"{cluster.network.address()}:18000"
         self._command = [sys.executable, "-m", "xdserve", "serve", "--source", "kubernetes", "--drain", "0.2"]
         self._command += ["--kubeconfig", str(cluster.kubeconfig), "--state-directory", str(cluster.folder / name)]
         self._command += ["--xds-address", self.xds, "--gateway-xds-address", entrance or self.xds]
-        self._command += ["--admin-address", f"127.0.0.1:{self.admin}"]
+        self._command += ["--admin-address", f"127.0.0.1:{self.admin}", *flags]
         self._pod = {"POD_NAME": name, "POD_NAMESPACE": chart.NAMESPACE, "POD_UID": f"uid-of-{name}"}
         self.child = None
 
@@ -81,15 +81,15 @@ class Replica:
 
 
 class Cluster:
-    """An apiserver with a namespace, and with the chart's account for xdserve."""
+    """An apiserver with a namespace, and with the account for xdserve of the chart with some values."""
 
-    def __init__(self, apiserver, namespace, folder, network):
+    def __init__(self, apiserver, namespace, folder, network, values=None):
         self.apiserver, self.namespace, self.folder, self.network = apiserver, namespace, folder, network
         # What an earlier xdserve was called and who led then is nobody's business here.
         for kind, name in (("Secret", f"{chart.NAME}-ca"), ("Lease", chart.NAME)):
             if self.get(kind, name, chart.NAMESPACE):
                 apiserver.call("DELETE", PATHS[kind].format(chart.NAMESPACE, name))
-        self.kubeconfig = chart_account(apiserver, folder / "kubeconfig")
+        self.kubeconfig = chart_account(apiserver, folder / "kubeconfig", values)
 
     def deploy(self, models):
         """Apply the sample, with the status that KServe's controller wrote; its InferenceService."""
