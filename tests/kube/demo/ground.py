@@ -22,10 +22,14 @@ class NoGroundError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """`address` is one that EndpointSlices accept; `why` says why the network is the machine's, empty if it is ours."""
+    """`address` is one that EndpointSlices accept; `why` says why the network is the machine's, empty if it is ours.
+
+    `own_user`: to make a network a user namespace had to be made first.
+    """
 
     address: str
     why: str = ""
+    own_user: bool = False
 
     @property
     def own(self):
@@ -34,15 +38,19 @@ class Ground:
 
 
 @contextmanager
-def ground(*, machine=False):
+def ground(*, machine=False, own_user=False):
     """Enter a network for the block; with `machine` do not try to make one. Raises NoGroundError."""
     with ExitStack() as stack:
         try:
             network = None if machine else stack.enter_context(Network())
-            why = "as you asked"
         except NetworkError as error:
-            network, why = None, str(error)
-        yield Ground(network.address()) if network else Ground(_machine_address(why), why)
+            yield Ground(_machine_address(str(error)), f"not permitted: {error.__cause__.strerror}")
+            return
+        yield (
+            Ground(network.address(), own_user=own_user)
+            if network
+            else Ground(_machine_address("it is not to be made"), "not wanted")
+        )
 
 
 def _machine_address(why):
@@ -55,5 +63,8 @@ def _machine_address(why):
         else:
             found = ip_address(probe.getsockname()[0])
     if found.is_loopback or found.is_unspecified or found.is_link_local:
-        raise NoGroundError(f"{why}; and this machine has no other address than loopback, which EndpointSlices refuse")
+        raise NoGroundError(
+            f"there is no network of the demo's own ({why}), and this machine has no address but loopback, which "
+            "EndpointSlices refuse"
+        )
     return str(found)

@@ -11,9 +11,11 @@ import time
 from datetime import datetime
 from typing import NamedTuple
 
+from rich.text import Text
+
 from tests.support.kube_binaries import kubectl_binary
 
-_NAMESPACE = "--namespace=models"
+_NAMESPACE = ("-n", "models")
 _MOST_LINES = 12
 # As klog writes it: month, day, time of day in microseconds; then what was asked.
 _ANSWERED = re.compile(r'^I(\d{4} [\d:.]+) .*verb="PATCH".*status="200', re.MULTILINE)
@@ -61,11 +63,15 @@ class Screen:
         if len(lines) > _MOST_LINES:
             self._print(f"  ... {len(lines) - _MOST_LINES} lines more", "dim")
 
+    def plain(self, text):
+        self._print(text, "")
+
     def note(self, text):
         self._print(f"# {text}", "italic")
 
     def _print(self, text, style):
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        # A style of the print itself would be that of the bars below too.
+        self._console.print(Text(text, style), soft_wrap=True)
 
 
 class Kubectl:
@@ -95,12 +101,12 @@ class Kubectl:
 
     async def models(self, *words, quiet=False):
         """A command about objects of the namespace `models`."""
-        return await self(*words, _NAMESPACE, quiet=quiet)
+        return await self(*_NAMESPACE, *words, quiet=quiet)
 
     async def patch(self, kind, name, spec, *, quiet=False):
         """A merge patch of a spec; its log tells when it was answered."""
         patch = json.dumps({"spec": spec}, separators=(",", ":"))
-        words = ("patch", kind, name, _NAMESPACE, "--type=merge", f"--patch={patch}", "-v=6")
+        words = (*_NAMESPACE, "patch", kind, name, "--type=merge", "-p", patch, "-v=6")
         if not quiet:
             self.screen.command("kubectl", *words[:-1])
         said = await self._run(words)

@@ -10,6 +10,7 @@ from aiohttp import ClientError
 from rich.console import Console
 
 from tests.kube.demo import steps
+from tests.kube.demo.keeping import keep
 from tests.kube.demo.kubectl import KubectlError, Screen
 from tests.kube.demo.stage import staged
 from tests.support.kube import ApiError
@@ -48,7 +49,7 @@ async def play(options, ground):
     reporter = PlainReporter(console) if plain else LiveReporter(console)
     screen = Screen(console)
     if ground.why:
-        screen.note(f"{ground.why}; so models run at this machine's own address, {ground.address}")
+        screen.note(f"a network of its own is {ground.why}; models run at this machine's address, {ground.address}")
     async with staged(ground, screen) as stage:
         screen.note(f"export KUBECONFIG={stage.apiserver.kubeconfig}; cd {stage.folder}")
         with nullcontext() if plain else reporter.live:
@@ -56,6 +57,8 @@ async def play(options, ground):
         console.print(table(done))
         if options.json:
             write(options.json, done, options.seconds)
+        if options.keep:
+            await keep(stage, screen)
     return 0 if all(step.held for step in done) else 1
 
 
@@ -82,6 +85,8 @@ async def _some(play, wanted, *, all_needed=False):
 
 async def _guarded(play, name, step):
     """One step; what does not come in time makes it fail, not the demo."""
+    if isinstance(play.reporter, LiveReporter):  # its bars are not to stay those of the step before
+        play.reporter.begin(name, {}, play.traffic.count())
     try:
         return await step(play, name)
     except (TimeoutError, OSError, LostError, ClientError, KubectlError, ApiError) as error:

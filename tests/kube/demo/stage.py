@@ -114,11 +114,18 @@ async def staged(ground, screen):
         (folder / "logs").mkdir()
         screen.note("starting etcd and a kube-apiserver with RBAC; its keys and tokens are good for a day or more")
         apiserver = stack.enter_context(Apiserver(folder))
+        stack.callback(_end, apiserver)
         children = stack.enter_context(Children(folder / "logs"))
         await apiserver.started()
         stage = _stage(folder, ground, apiserver, children, stack, screen)
         await _start_models(stage)
         yield stage
+
+
+def _end(apiserver):
+    """At once: nobody needs its data any more, and in order it takes seconds."""
+    if apiserver.child and apiserver.child.running:
+        apiserver.kill()
 
 
 def _stage(folder, ground, apiserver, children, stack, screen):

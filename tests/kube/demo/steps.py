@@ -24,7 +24,7 @@ _LIVE_SECONDS = 10.0
 _TIMEOUT = "--timeout=30s"
 _PARTS = "sa,cm,svc,pdb,deploy"
 _OWNER = ".metadata.ownerReferences[0]"
-_TABLE = f"--output=custom-columns=KIND:.kind,NAME:.metadata.name,OWNER:{_OWNER}.kind,NAMED:{_OWNER}.name"
+_TABLE = f"-o=custom-columns=KIND:.kind,NAME:.metadata.name,OWNER:{_OWNER}.kind,NAMED:{_OWNER}.name"
 _CONDITIONS = '{range .status.ancestors[0].conditions[*]}{.type}={.status} {.reason}: {.message}{"\\n"}{end}'
 _FIELD = "spec.rules[0].matches[0].headers[0].value"
 _ACCOUNTS = "system:serviceaccount:"
@@ -42,10 +42,10 @@ async def installed(play, name):
     folder = str(chart.CHART.relative_to(ROOT))
     screen.command("helm", "upgrade", "--install", chart.NAME, folder, f"--namespace={chart.NAMESPACE}")
     await asyncio.to_thread(chart.install, stage.apiserver.kubeconfig)
-    await kubectl("wait", "crd", "--all", "--for=condition=Established", _TIMEOUT, quiet=True)
+    await until(lambda: _established(kubectl), "the CRDs to be established", 60.0)
     seconds = await stage.start_xdserve()
     as_xdserve = f"--kubeconfig={stage.account.name}"
-    who = (await kubectl("auth", "whoami", as_xdserve, "--output=jsonpath={.status.userInfo.username}")).out
+    who = (await kubectl("auth", "whoami", as_xdserve, "-o=jsonpath={.status.userInfo.username}")).out
     may = (await kubectl.attempt("auth", "can-i", "watch", "inferenceservices", as_xdserve)).out.strip()
     may_not = (await kubectl.attempt("auth", "can-i", "list", "secrets", as_xdserve)).out.strip()
     who = who.removeprefix(_ACCOUNTS)
@@ -56,10 +56,15 @@ async def installed(play, name):
     )  # fmt: skip
 
 
+async def _established(kubectl):
+    """Whether all CRDs are served; kubectl fails on one that has no conditions yet."""
+    return not (await kubectl.attempt("wait", "crd", "--all", "--for=condition=Established", quiet=True)).status
+
+
 async def applied(play, name):
     """An InferenceService, its Services and EndpointSlices are applied: the manifests of its gateway appear."""
     kubectl = play.stage.kubectl
-    play.reporter.begin("an InferenceService, what KServe's controller makes of it, and a TrafficPolicy", {}, Tally())
+    play.reporter.begin("an InferenceService, what KServe makes of it, and a policy", {}, Tally())
     await kubectl("create", "namespace", "models")
     said = await kubectl("apply", *play.stage.files("iris"))
     milliseconds, owned = await _appeared(play, "iris", said)
@@ -75,7 +80,7 @@ async def _appeared(play, service, said):
     kubectl, gateway = play.stage.kubectl, f"{service}-gateway"
     await kubectl.models("wait", "--for=create", f"deployment/{gateway}", _TIMEOUT)
     milliseconds = round((time.perf_counter() - said.begun) * 1000)
-    table = await kubectl.models("get", _PARTS, f"--selector=app.kubernetes.io/instance={gateway}", _TABLE)
+    table = await kubectl.models("get", _PARTS, f"-l=app.kubernetes.io/instance={gateway}", _TABLE)
     rows = [line.split() for line in table.out.splitlines()[1:]]
     return milliseconds, sum((row[1], row[-1]) == (gateway, service) for row in rows)
 
@@ -87,7 +92,7 @@ async def served(play, name):
     programmed = f"--for=condition={GATEWAY_PROGRAMMED}"
     await play.stage.kubectl.models("wait", "inferenceservice/iris", programmed, _TIMEOUT)
     path = f'{{.status.conditions[?(@.type=="{GATEWAY_PROGRAMMED}")].status}}'
-    status = (await play.stage.kubectl.models("get", "isvc", "iris", f"--output=jsonpath={path}", quiet=True)).out
+    status = (await play.stage.kubectl.models("get", "isvc", "iris", f"-o=jsonpath={path}", quiet=True)).out
     return told(
         name, "ready by its own probe; the InferenceService says so",
         f"ready {round(seconds * 1000)} ms after its start; its condition is {status}", status == "True",
@@ -205,7 +210,8 @@ async def bad(play, name):
     spec = _split(0, 100) | _rule("(true", type="RegularExpression")
     await kubectl.patch("trafficpolicy", "iris", spec)
     await _condition(play, "iris", "Accepted", "False")
-    said = (await kubectl.models("get", "trafficpolicy", "iris", f"--output=jsonpath={_CONDITIONS}")).out
+    said = (await kubectl.models("get", "trafficpolicy", "iris", f"-o=jsonpath={_CONDITIONS}")).out
+    await _event(play, "Invalid")
     tally = await play.measure("a bad policy: traffic goes on as before")
     step = play.share_step(name, tally, failed)
     told_so = next((line for line in said.splitlines() if line.startswith("Accepted=False")), "")
@@ -220,6 +226,17 @@ async def _condition(play, policy, kind, status):
     path = f'{{.status.ancestors[0].conditions[?(@.type=="{kind}")].status}}'
     await play.stage.kubectl.models("wait", f"trafficpolicy/{policy}", f"--for=jsonpath={path}={status}", _TIMEOUT)
     await play.stage.kubectl.models("get", "trafficpolicy", policy)
+
+
+async def _event(play, reason):
+    """Wait until an Event on the policy of iris gives this reason, and show all of them."""
+    words = ("events", "--for=trafficpolicy/iris")
+
+    async def told_of():
+        return reason in (await play.stage.kubectl.models(*words, quiet=True)).out
+
+    await until(told_of, f"an Event with the reason {reason}", every=0.2)
+    await play.stage.kubectl.models(*words)
 
 
 async def mended(play, name):
@@ -238,13 +255,16 @@ async def mended(play, name):
 async def kubedl(play, name):
     """An Inference of KubeDL gets its gateway too: its own weights, and a policy's rules by cookie and header."""
     kubectl = play.stage.kubectl
-    play.reporter.begin("KubeDL's Inference, what its controller makes of it, and a policy", {}, Tally())
+    play.reporter.begin("an Inference, what KubeDL makes of it, and a policy", {}, Tally())
     said = await kubectl("apply", *play.stage.files("mnist"))
     _, owned = await _appeared(play, "mnist", said)
     await _run_pod(play, "mnist")
     await _condition(play, "mnist", "Programmed", "True")  # KubeDL's own status has no room for conditions
     step = await protocols.kubedl(play, name)
-    return dataclasses.replace(step, held=step.held and owned == len(KINDS))
+    return dataclasses.replace(
+        step, expected=f"{len(KINDS)} objects; {step.expected}", seen=f"{owned} objects; {step.seen}",
+        held=step.held and owned == len(KINDS),
+    )  # fmt: skip
 
 
 async def deleted(play, name):
@@ -268,7 +288,7 @@ async def deleted(play, name):
 
 async def _gone(play):
     """What kubectl says when there is nothing left; empty until then."""
-    words = ("get", _PARTS, "--namespace=models", "--selector=app.kubernetes.io/instance=iris-gateway")
+    words = ("-n", "models", "get", _PARTS, "-l=app.kubernetes.io/instance=iris-gateway")
     said = await play.stage.kubectl.attempt(*words, quiet=True)
     if said.out or said.status:
         return ""
