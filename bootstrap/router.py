@@ -23,7 +23,7 @@ END_SECONDS = 5
 """What is left to the router when Envoy has drained and nobody asks it any more."""
 
 RESOURCES = {
-    # Python and what it imports is 60 MB. It holds 256 MiB of requests at most, and what they are parsed to.
+    # 72 MB when it has nothing to do. It holds 256 MiB of requests at most, and what they are parsed to.
     "requests": {"cpu": "50m", "memory": "96Mi"},
     "limits": {"memory": "1Gi"},
 }
