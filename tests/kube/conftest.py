@@ -9,7 +9,9 @@ from __future__ import annotations
 import uuid
 
 import pytest
+import pytest_asyncio
 
+from tests.support.cluster import Cluster, model_servers
 from tests.support.kube import Apiserver
 from tests.support.kube_binaries import kube_binaries
 from tests.support.kube_seed import seed
@@ -55,3 +57,16 @@ def namespace(apiserver):
     name = apiserver.make_namespace(f"test-{uuid.uuid4().hex[:8]}")
     yield name
     apiserver.remove_namespace(name)
+
+
+@pytest.fixture
+def cluster(apiserver, namespace, network, tmp_path):
+    """The shared apiserver as xdserve meets it, with a namespace for this test."""
+    return Cluster(apiserver, namespace, tmp_path, network)
+
+
+@pytest_asyncio.fixture
+async def models(network):
+    """variant -> (address, port) of its model server, for the sample of `Cluster.deploy`."""
+    async with model_servers(network) as where:
+        yield where

@@ -12,17 +12,12 @@ from collections import Counter
 from contextlib import ExitStack
 from statistics import median
 
-import pytest
-import pytest_asyncio
-
 from tests.support.cluster import (
     NAME,
     NO_FINALIZERS,
     PATHS,
     VARIANTS,
-    Cluster,
     Replica,
-    model_servers,
     weighed,
 )
 from tests.support.processes import Children, free_ports
@@ -30,18 +25,6 @@ from tests.support.wait import wait_until
 from xdserve.conditions import GATEWAY_PROGRAMMED
 from xdserve.kube.calls import MERGE, Calls
 from xdserve.kube.parts import KINDS
-
-
-@pytest.fixture
-def cluster(apiserver, namespace, network, tmp_path):
-    return Cluster(apiserver, namespace, tmp_path, network)
-
-
-@pytest_asyncio.fixture
-async def models(network):
-    """variant -> (address, port) of its model server."""
-    async with model_servers(network) as where:
-        yield where
 
 
 async def test_objects_become_a_gateway_that_serves_by_weights(cluster, models, tmp_path):

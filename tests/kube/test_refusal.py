@@ -7,17 +7,14 @@ import socket
 from contextlib import ExitStack
 
 import pytest
-import pytest_asyncio
 
 from tests.support.cluster import (
     GATEWAY_PORT,
     NAME,
     PATHS,
     VARIANTS,
-    Cluster,
     Replica,
     listening,
-    model_servers,
     weighed,
 )
 from tests.support.documents import split
@@ -29,18 +26,6 @@ from xdserve.conditions import GATEWAY_PROGRAMMED
 LONG, SHORT = "[a-z]{100}", "[a-z]+"
 OTHER_PORT = 9090
 TOO_LONG = "max program size of 100"
-
-
-@pytest.fixture
-def cluster(apiserver, namespace, network, tmp_path):
-    return Cluster(apiserver, namespace, tmp_path, network)
-
-
-@pytest_asyncio.fixture
-async def models(network):
-    """variant -> (address, port) of its model server."""
-    async with model_servers(network) as where:
-        yield where
 
 
 @pytest.fixture
@@ -125,6 +110,8 @@ async def test_a_refused_listener_leaves_the_service_where_envoys_listen(cluster
         await wait_until(lambda: note(cluster, "Normal", "Programmed"), 10, "an Event")
         await wait_until(lambda: leads_to(cluster) == OTHER_PORT, 10, "the Service to follow")
         assert await cluster.ask(pod.host, OTHER_PORT) in VARIANTS
+        with pytest.raises(ConnectionRefusedError):
+            await cluster.ask(pod.host)
 
 
 def leads_to(cluster):

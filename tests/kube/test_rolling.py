@@ -15,13 +15,12 @@ from collections import Counter
 from contextlib import ExitStack, asynccontextmanager
 
 import aiohttp
-import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from bootstrap.manifests import HASH
-from tests.support.cluster import GATEWAY_PORT, NAME, VARIANTS, Cluster, Replica
+from tests.support.cluster import GATEWAY_PORT, NAME, VARIANTS, Replica
 from tests.support.model import Model, serve
 from tests.support.podnet import PodNetwork
 from tests.support.processes import Children
@@ -110,11 +109,6 @@ class Load:
     def _session(self, **more):
         connector = aiohttp.TCPConnector(resolver=self._service, use_dns_cache=False, limit=0, **more)
         return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10), trust_env=False)
-
-
-@pytest.fixture
-def cluster(apiserver, namespace, network, tmp_path):
-    return Cluster(apiserver, namespace, tmp_path, network)
 
 
 @pytest_asyncio.fixture

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.support.cluster import GATEWAY_PORT, Cluster, Replica
+from tests.support.cluster import GATEWAY_PORT, Replica
 from tests.support.documents import policy, split
 from tests.support.podnet import PodNetwork
 from tests.support.processes import Children
@@ -66,11 +66,6 @@ class Gateways:
 
     async def shares(self, name):
         return Counter([await self.get(name) for _ in range(ASKED)])
-
-
-@pytest.fixture
-def cluster(apiserver, namespace, network, tmp_path):
-    return Cluster(apiserver, namespace, tmp_path, network)
 
 
 @pytest.fixture
