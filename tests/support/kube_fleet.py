@@ -21,6 +21,10 @@ from xdserve.kube.calls import MERGE, Calls
 AT_ONCE = 16
 
 
+OWN = "own "
+"""Before resources of xdserve's own namespace: its Lease, its Secret, what replicas tell each other."""
+
+
 class Audit:
     """The requests of xdserve's account, as the apiserver logs them."""
 
@@ -44,7 +48,9 @@ class Audit:
             if event["auditID"] not in self._seen and "objectRef" in event:
                 self._seen.add(event["auditID"])
                 about = event["objectRef"]
-                self._made[event["verb"], "/".join(filter(None, (about["resource"], about.get("subresource"))))] += 1
+                whose = OWN if about.get("namespace") == chart.NAMESPACE else ""
+                what = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+                self._made[event["verb"], whose + what] += 1
         self._read = end
         return self._made.copy()
 
