@@ -85,6 +85,8 @@ def policies(draw):
     rest = {"sticky": {"by": "Cookie"}} if draw(st.booleans()) else {}
     if draw(st.booleans()):
         rest["rules"] = [{"name": "r", "matches": [{"method": "PUT"}], "timeouts": {"request": "7s"}}]
+    if draw(st.booleans()):
+        rest["router"] = {"maxConcurrency": draw(st.integers(1, 2))}
     namespace, created, name = draw(NAMESPACE), draw(CREATED), draw(NAMES)
     return d.policy(
         name,
@@ -110,6 +112,7 @@ def gateways(draw):
         created=draw(CREATED),
         hosts=draw(st.lists(st.sampled_from(hosts), unique=True, max_size=2)),
         port=draw(st.sampled_from([8080, 9090])),
+        replicas=draw(st.integers(1, 2)),
     )
 
 

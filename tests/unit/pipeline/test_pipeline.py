@@ -283,8 +283,34 @@ class TestGateways:
         run.put(split(50, sticky={"by": "Cookie"}, timeouts={"request": "9s"}), d.inference_service("iris", timeout=9))
         run.put(d.endpoint_slice("v2", {}), d.service("iris-predictor", ports=(("h2c", 80),)))
         assert run.resources(GATEWAY)["lds", "gateway/http"] == before
+        run.put(d.gateway("iris", d.KSERVE, replicas=5, resources={"limits": {"memory": "1Gi"}}), split(50, router={}))
+        assert run.resources(GATEWAY)["lds", "gateway/http"][0] == before[0]  # its origin is the ServiceGateway now
         run.put(d.gateway("iris", d.KSERVE, port=9090))
         assert run.resources(GATEWAY)["lds", "gateway/http"] != before
+
+    def test_a_router_is_where_the_gateway_is(self, run):
+        run.put(split(10, router={}))
+        assert run.addresses(GATEWAY, "gateway/router") == ["127.0.0.1"]
+        assert run.pipeline.units[IRIS].planned.gateway.pods.router.port == 28080
+        before = run.resources(GATEWAY)
+        run.put(split(10, router={"maxConcurrency": 1, "modelRef": "other"}))
+        assert run.resources(GATEWAY) == before  # that is for the pods
+        assert run.pipeline.units[IRIS].planned.gateway.pods.router.max_concurrency == 1
+        run.put(d.gateway("iris", d.KSERVE, port=9090))
+        moved = run.resources(GATEWAY)
+        assert {key for key in before if before[key] != moved[key]} == {
+            ("lds", "gateway/http"),
+            ("eds", f"{GATEWAY}/gateway/router"),
+        }
+        run.put(split(10))
+        assert ("cds", f"{GATEWAY}/gateway/router") not in run.resources(GATEWAY)
+
+    def test_a_policy_that_is_invalid_keeps_its_router(self, run):
+        run.put(split(10, router={"maxConcurrency": 3}))
+        before = run.pipeline.units[IRIS].planned.gateway
+        run.put(split(10, other="nobody", router={"maxConcurrency": 9}))
+        assert run.pipeline.units[IRIS].planned.gateway == before
+        assert run.addresses(GATEWAY, "gateway/router") == ["127.0.0.1"]
 
     def test_nothing_is_left_when_all_is_gone(self, run):
         run.gone(*(found.ref for found in list(run.pipeline.objects)))
