@@ -77,6 +77,7 @@ def serve(
     selector: flags.Selector = None,
     provision: flags.Provision = None,
     gateway_image: flags.GatewayImage = None,
+    router_image: flags.RouterImage = None,
     gateway_xds_address: flags.GatewayXdsAddress = None,
     gateway_replicas: flags.GatewayReplicas = None,
     release: flags.Release = None,

@@ -40,11 +40,14 @@ Provision = Annotated[
     flag("Which targets get pods of a gateway; the annotation xdserve.io/gateway says else", "opt-out|opt-in|off"),
 ]
 GatewayImage = Annotated[str | None, flag("Image of the gateways' Envoy", "IMAGE")]
+RouterImage = Annotated[str | None, flag("Image of the router beside them: xdserve's own", "IMAGE")]
 GatewayXdsAddress = Annotated[
     str | None,
     flag("Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address", "HOST:PORT"),
 ]
-GatewayReplicas = Annotated[str | None, flag("Pods of each gateway", "NUMBER")]
+GatewayReplicas = Annotated[
+    str | None, flag("Pods of each gateway, where its ServiceGateway says no other number", "NUMBER")
+]
 Release = Annotated[
     str | None, flag("Name of this installation in the cluster: of its Lease, its Secret, on its gateways", "NAME")
 ]
