@@ -34,7 +34,6 @@ _PORTS = {"iris": 8080, "mnist": 8081}  # the examples' gateways
 _MODELS = tuple(
     one for one in models.MODELS if one.ref in _PORTS and one.variant.removeprefix("v") in {"stable", "1", "2"}
 )
-_ACCOUNT = f"{chart.NAMESPACE}:{chart.NAME}"
 _RULES = re.compile(r"\n  rules:.*", re.DOTALL)
 
 
