@@ -80,14 +80,17 @@ class Parts:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         await self._of("apply", "PATCH", manifest, manifest, query=query, content_type=APPLY)
 
-    async def delete(self, manifest: Manifest, uid: str) -> None:
-        """Delete what is called like a manifest, if it is still the one with this uid."""
+    async def delete(self, manifest: Manifest, found: Found) -> bool:
+        """Delete what is called like a manifest, if it is still as it was `found`; whether it is gone."""
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        seen = {name: found["metadata"][name] for name in ("uid", "resourceVersion") if name in found["metadata"]}
         try:
-            await self._of("delete", "DELETE", manifest, options | {"preconditions": {"uid": uid}})
+            await self._of("delete", "DELETE", manifest, options | {"preconditions": seen})
         except Trouble as trouble:
             if trouble.status not in {_NOT_FOUND, _CONFLICT}:
                 raise
+            return trouble.status == _NOT_FOUND
+        return True
 
     def _collections(self, kind: str) -> Iterator[str]:
         root, plural = _ROOTS[kind]

@@ -33,6 +33,8 @@ LOOK_SECONDS = 600.0
 RETRY_FIRST, RETRY_LONGEST = 1.0, 300.0
 AT_ONCE = 8
 """Gateways that are worked on together, so that a slow answer holds up few."""
+_MOST_CHANGES = 5
+"""Times that an object may have changed since it was read, before its deletion is tried later."""
 _random = SystemRandom()
 
 
@@ -272,11 +274,14 @@ class Provisioner:
             "kind": kind,
             "metadata": metadata | {"labels": labels(target, self._deploying.release)},
         }
-        found = await self._parts.get(shape)
-        if found is None or not ours(shape, found) or target_of(found) != target:
-            return
-        await self._parts.delete(shape, found["metadata"]["uid"])
-        logger.info("deleted", object=title(shape))
+        for _ in range(_MOST_CHANGES):
+            found = await self._parts.get(shape)
+            if found is None or not ours(shape, found) or target_of(found) != target:
+                return
+            if await self._parts.delete(shape, found):  # not if it has just become another target's
+                logger.info("deleted", object=title(shape))
+                return
+        raise Trouble(f"{title(shape)} changes too often to be deleted")
 
     # -- All of them ---------------------------------------------------------------------------------------------
 

@@ -144,3 +144,36 @@ async def test_every_replica_knows_whose_pods_have_an_account(apiserver):
     assert made.gateway_of("models", "iris") is None
     made.want(ref, None)
     assert made.gateway_of("models", "iris-gateway") is None
+
+
+class Contested(Apiserver):
+    """Where another target takes each object over between the look at it and its deletion."""
+
+    def __init__(self):
+        super().__init__()
+        self.refused = []
+
+    async def __call__(self, method, path, body=None, **rest):
+        if method == "DELETE":
+            self.refused.append(body["preconditions"])
+            self.objects[path]["metadata"]["ownerReferences"][0]["name"] = "another"
+            raise CallError(409, "the precondition failed")
+        found = await super().__call__(method, path, body, **rest)
+        return found | {"metadata": found["metadata"] | {"resourceVersion": "7"}} if "kind" in found else found
+
+
+async def test_what_another_target_has_taken_over_meanwhile_is_not_deleted():
+    apiserver, (ref, wanted) = Contested(), target("iris")
+    made = Provisioner(apiserver, DEPLOYING, Always(), readable=lambda _: True)
+    made.want(ref, wanted)
+    task = asyncio.create_task(made.run())
+    await wait_until(lambda: len(apiserver.objects) == len(KINDS))
+    made.want(ref, None)
+    await wait_until(lambda: len(apiserver.refused) == len(KINDS))
+    await wait_until(lambda: made.requests["get"] >= 3 * len(KINDS))
+    task.cancel()
+    await asyncio.wait([task])
+    assert len(apiserver.objects) == len(KINDS)
+    assert len(apiserver.refused) == len(KINDS)
+    assert {one["resourceVersion"] for one in apiserver.refused} == {"7"}
+    assert not made.errors
