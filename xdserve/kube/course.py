@@ -16,6 +16,9 @@ LONGEST_DELAY = 8.0
 """Seconds between tries while the apiserver is away: short, for what it does not tell meanwhile is not served."""
 
 FORBIDDEN_DELAY = 20.0
+DOUBTED = 4
+"""Refusals in a row that are not believed yet: an apiserver that starts knows no roles at first, and refuses all."""
+
 EXPIRED_SPREAD = 0.5
 """Seconds over which lists are spread after 410, which all watches of all replicas get at one moment."""
 
@@ -94,6 +97,7 @@ class Course:
         self._backoff = Backoff(random)
         self._step = Step(Do.LIST, 0.0)
         self._failures = 0
+        self._refusals = 0
         self._misses = 0
         self._said: str | None = None
         self._why: Trouble | None = None
@@ -161,11 +165,21 @@ class Course:
         self._failures += 1
         if failure.trouble is not Trouble.NOT_FOUND:
             self._misses = 0
-        if failure.trouble is Trouble.FORBIDDEN or self._failures > 1:
+        self._refused(failure)
+        if self._refusals > DOUBTED or (self._failures > 1 and not self._refusals):
             # While it is the same trouble its first words stay: each other text would be told anew.
             self._said = self._said if failure.trouble is self._why and self._said else str(failure)
-        self._why = failure.trouble
+            self._why = failure.trouble
         self._step = self._after(failure)
+
+    def _refused(self, failure: Failed) -> None:
+        """Count refusals in a row; with the first of them the apiserver is back, however long it was away."""
+        if failure.trouble is not Trouble.FORBIDDEN:
+            self._refusals = 0
+            return
+        self._refusals += 1
+        if self._refusals == 1:
+            self._backoff.reset()
 
     def _after(self, failure: Failed) -> Step:
         do = self._step.do
@@ -181,10 +195,12 @@ class Course:
             case Trouble.NOT_FOUND:
                 return Step(Do.LOOK, self._backoff.delay())
             case Trouble.FORBIDDEN:
+                if self._refusals <= DOUBTED:
+                    return Step(do, self._backoff.delay())
                 return Step(do, FORBIDDEN_DELAY * (0.75 + self._random() / 2))
             case Trouble.AWAY:
                 return Step(do, max(self._backoff.delay(), min(failure.retry_after, LONGEST_ASKED)))
 
     def _well(self) -> None:
-        self._failures = 0
+        self._failures = self._refusals = 0
         self._said = None

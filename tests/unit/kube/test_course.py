@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from xdserve.kube.course import (
     CONFIRM_DELAY,
+    DOUBTED,
     EXPIRED_SPREAD,
+    FIRST_DELAY,
     FORBIDDEN_DELAY,
     LONGEST_ASKED,
     LONGEST_DELAY,
@@ -34,6 +36,15 @@ def watching(random: float = 1.0) -> Course:
 
 def away(retry_after: float = 0.0) -> Failed:
     return Failed(Trouble.AWAY, "connection refused", retry_after)
+
+
+def refused(found: Course, times: int) -> list[float]:
+    """The delays after so many refusals."""
+    delays = []
+    for _ in range(times):
+        found.failed(Failed(Trouble.FORBIDDEN, "no role"))
+        delays.append(found.step.after)
+    return delays
 
 
 MISSING = Failed(Trouble.NOT_FOUND, "404")
@@ -89,7 +100,7 @@ def test_a_single_failure_is_nobodys_business_and_the_second_is_told_once():
     found.failed(away())
     found.failed(Failed(Trouble.AWAY, "503: shutting down"))
     assert found.trouble == "connection refused"
-    found.failed(Failed(Trouble.FORBIDDEN, "no role"))
+    refused(found, DOUBTED + 1)
     assert found.trouble == "no role"
     found.listed("11")
     assert found.trouble is None
@@ -126,11 +137,25 @@ def test_what_cannot_be_understood_is_not_asked_for_again():
     assert found.step.after > 0
 
 
-def test_a_missing_role_is_told_at_once_and_tried_slowly():
+def test_a_missing_role_is_told_within_seconds_and_tried_slowly():
     found = course()
-    found.failed(Failed(Trouble.FORBIDDEN, "no role"))
+    assert sum(refused(found, DOUBTED)) < 4.0
+    assert found.trouble is None
+    refused(found, 1)
     assert found.trouble == "no role"
     assert found.step == Step(Do.LIST, FORBIDDEN_DELAY * 1.25)
+
+
+def test_an_apiserver_that_starts_refuses_all_at_first_and_is_asked_again_soon():
+    """It knows no roles yet; after an outage, however long, that is no time to wait."""
+    found = watching()
+    for _ in range(10):
+        found.failed(away())
+    assert refused(found, 1) == [FIRST_DELAY]
+    assert found.trouble == "connection refused"
+    found.opened()
+    assert found.trouble is None
+    assert sum(refused(found, DOUBTED)) < 4.0  # refusals of another time do not count
 
 
 def test_a_resource_is_gone_only_when_two_looks_in_a_row_say_so():
