@@ -87,7 +87,7 @@ class _Run:
         memory, worked = resident(self._replica.child.pid), _worked(self._replica.child.pid)
         made = self._asked()
         return [
-            Figure(f"{what} -> ready", seconds, "s", note=f"{self._count:,} services, {7 * self._count:,} objects"),
+            Figure(f"{what} -> ready", seconds, "s", note=f"{self._count:,} services"),
             Figure(f"{what}: work until ready", worked, "s CPU"),
             Figure(f"{what}: requests until ready", made.total(), "", note=_said(made)),
             Figure(f"{what}: memory when ready", memory / 1e6, "MB"),
