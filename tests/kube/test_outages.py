@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.support.outages import scene, target
+from tests.support.cluster import NAME
+from tests.support.outages import scene, target, troubles
 from tests.support.wait import wait_until
 from xdserve.kube.leader import LEASE_SECONDS, RENEW_SECONDS
 from xdserve.kube.resources import RESOURCES
@@ -20,22 +21,28 @@ outage brings nothing more: tries are at most eight seconds apart by then. `test
 
 
 async def changed_unheard(play):
-    """One target goes, one comes, and the one under load is to be served by another."""
+    """One target goes, two come (so that numbers tell it), and the one under load is to be served by another."""
     await play.weigh(v2=100)
     await play.delete(*target(play.namespace, "goes"))
-    await play.create(*target(play.namespace, "late"))
+    for name in ("late", "later"):
+        await play.create(*target(play.namespace, name))
 
 
 async def all_found(play, *replicas):
     """What `changed_unheard` did has been found out: edits are live, and what is gone is gone."""
     await play.live("v2")
     await play.same(*replicas)
-    for replica in replicas:
-        assert await play.gateways(replica) == {"iris-canary", "stays", "late"}
+    await play.serve_for({NAME, "stays", "late", "later"}, *replicas)
     await wait_until(play.cluster.leader, 20, "one to lead")
     await play.weigh(v1=100)
     await play.live("v1")
     await play.cluster.programmed("TrafficPolicy", "InferenceService")
+    for replica in replicas:
+        await wait_until(lambda one=replica: well(one), 20, "all to be well again", 0.1)
+
+
+async def well(replica):
+    return not await troubles(replica)
 
 
 async def prepared(play):
@@ -54,6 +61,7 @@ async def test_an_apiserver_that_is_killed_and_started_again(lone_apiserver, tmp
         await wait_until(lambda: "leads no more" in replica.child.log.read_text(), RENEW_SECONDS + 3, "it to resign")
         await wait_until(lambda: time.monotonic() > killed + AWAY, AWAY, every=0.2)
         assert await replica.ready()  # what was read goes on being served
+        assert await troubles(replica)
         assert set(await play.answers()) == {"v1"}
         await lone_apiserver.started()
         await changed_unheard(play)

@@ -28,7 +28,7 @@ async def test_the_token_of_xdserve_is_rotated(apiserver, namespace, tmp_path, n
         play.to_apiserver.mend()
         await play.live("v2")
         await play.same(replica)
-        assert await play.gateways(replica) == {NAME}
+        await play.serve_for({NAME}, replica)
         await play.cluster.programmed("TrafficPolicy", "InferenceService")
         assert "leads no more" not in replica.child.log.read_text()
 

@@ -35,15 +35,16 @@ async def test_a_leader_that_is_killed(apiserver, namespace, tmp_path, network):
         await play.live("v2", seconds=10)
         assert play.cluster.leader() == "xdserve-0"
         await play.delete(*target(namespace, "goes"))
-        await play.create(*target(namespace, "late"))
+        for name in ("late", "later"):
+            await play.create(*target(namespace, name))
         await wait_until(lambda: play.cluster.leader() == "xdserve-1", TAKEOVER, "the other to lead", 0.05)
         await play.cluster.programmed("TrafficPolicy", "InferenceService")
         await wait_until(lambda: play.cluster.get("Deployment", "late-gateway"), 20, "the gateway of what came")
 
         await leader.started(play.children)
         await play.same(leader, other)
-        for replica in (leader, other):
-            assert await play.gateways(replica) == {NAME, "late"}
+        await play.serve_for({NAME, "late", "later"}, leader, other)
+        await play.agree(leader, other)
         assert play.cluster.leader() == "xdserve-1"
 
 
@@ -61,6 +62,7 @@ async def test_a_thousand_objects_that_change_at_once(apiserver, namespace, tmp_
         await in_bulk(apiserver, "PATCH", [*slices(namespace, port, 200), *policies(namespace, 2)])
         await play.same(leader, other)
         await wait_until(lambda: endpoints(play, 200), 20, "the endpoints", 0.1)
+        await play.agree(leader, other)
         assert set(await play.answers()) == {"v1"}
         await wait_until(lambda: told(apiserver, namespace) == {(2, 2)}, 40, "the status of all policies", 0.5)
 

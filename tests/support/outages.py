@@ -25,6 +25,7 @@ from tests.support.wait import wait_until
 from xdserve.demo.driver import Traffic
 from xdserve.kube import parts
 from xdserve.kube.resources import RESOURCES
+from xdserve.kube.source import CLUSTER
 from xdserve.metrics import KINDS
 
 CONNECTIONS, PAUSE = 4, 0.05
@@ -136,10 +137,30 @@ class Scene:
             except TimeoutError as error:
                 raise AssertionError(f"holds {await self.held(replica)}, there are {self.there()}") from error
 
-    async def gateways(self, replica):
-        """Names of the targets of which a replica has gateways."""
-        _, text = await get(replica, "/debug/gateways")
-        return {one["name"].partition("/")[2] for one in json.loads(text)}
+    async def serve_for(self, names, *replicas):
+        """Wait until replicas have gateways for these targets, and for no others."""
+        for replica in replicas:
+
+            async def probe(one=replica):
+                _, text = await get(one, "/debug/gateways")
+                return {one["name"].partition("/")[2] for one in json.loads(text)} == names
+
+            await wait_until(probe, 20, f"gateways for {', '.join(sorted(names))} alone", 0.1)
+
+    async def agree(self, *replicas):
+        """Wait until replicas have the same of the gateway under load: versions are hashes of what is served."""
+
+        async def probe():
+            path = f"/debug/resources?gateway={self.namespace}/{NAME}"
+            return len({await get(one, path) for one in replicas}) == 1
+
+        await wait_until(probe, 20, "the replicas to agree", 0.1)
+
+
+async def troubles(replica):
+    """What a replica says of the cluster as a whole, and not of single objects."""
+    _, text = await get(replica, "/debug/errors")
+    return [one["message"] for one in json.loads(text) if (one["source"] or {}).get("file") == CLUSTER]
 
 
 async def get(replica, path):
