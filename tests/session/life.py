@@ -331,7 +331,8 @@ class Rest:
 
     def _cold(self, cluster):
         held = self.envoy.held[CLUSTER].get(cluster)
-        return bool(self.envoy.warming) and (cluster in self.envoy.warming or bool(held and held.body.health))
+        untold = bool(held and held.body.health) or (ENDPOINT, cluster) in self.envoy.refused
+        return bool(self.envoy.warming) and (cluster in self.envoy.warming or untold)
 
     def _left_over(self, type_):
         for name in self.envoy.held[type_].keys() - set(self.life.scope.names(type_)):

@@ -183,3 +183,32 @@ def test_what_a_later_response_lists_is_taken_with_it():
     came += client.drain(client.ack(second))
     assert all({"a", "b"} <= set(got.names) for got in came)
     assert client.held(CLUSTER).keys() == {"a", "b", "c"}
+
+
+def test_what_was_refused_is_not_listed_again():
+    """Of the cluster nothing good is known to the gateway, and a later response that lists it is in flight."""
+    client = SotwClient(make(CLUSTER, "b", 0), patience=1.0)
+    [first] = client.ask(CLUSTER)
+    client.publish(make(CLUSTER, "b", 1))
+    [second] = client.ack(first)
+    client.publish(make(CLUSTER, "c"))
+    [third] = client.later(1.0)
+    assert third.versions["b"] == second.versions["b"]
+    client.nack(second, "constraint validation failed")
+    client.publish(make(CLUSTER, "d"))
+    [fourth] = client.later(1.0)
+    assert fourth.names == ["b", "c", "d"]
+    assert fourth.versions["b"] == first.versions["b"]
+
+
+def test_a_refusal_may_mean_all_that_is_listed_and_was_never_taken():
+    """The second response puts `b` alone, and lists `a` again, of which the first was never answered."""
+    client = SotwClient(make(CLUSTER, "a", 0), make(CLUSTER, "b", 0), patience=1.0)
+    client.take(CLUSTER)
+    client.publish(make(CLUSTER, "a", 1))
+    client.get()
+    client.publish(make(CLUSTER, "b", 1))
+    [second] = client.later(1.0)
+    [alone] = client.nack(second, "constraint validation failed")
+    assert client.gateway.rejections() == ()
+    assert alone.versions == {"a": second.versions["a"], "b": make(CLUSTER, "b", 0).version}

@@ -469,5 +469,4 @@ def _rejected(sub: SubStream, asked: Ask, nonce: str, now: float, *, partial: bo
         code=asked.error.code if asked.error else 0,
         message=asked.error.message if asked.error else "",
         partial=partial or flight.partial,
-        listed=flight.listed,
     )

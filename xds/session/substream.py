@@ -41,8 +41,8 @@ class Flight:
     """Whether it puts more than is told in `versions`."""
     version: str = ""
     """The version of the whole response, in the state of the world."""
-    listed: Mapping[str, str] = field(default_factory=dict)
-    """Versions by name of all that it lists, where it lists more than what is new."""
+    listed: Mapping[str, Resource] = field(default_factory=dict)
+    """All that it lists by name, where that is more than what is new."""
 
     def drop(self, name: str) -> None:
         """The client does not want the name any more."""
