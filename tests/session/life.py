@@ -336,8 +336,14 @@ class Rest:
 
     def _left_over(self, type_):
         for name in self.envoy.held[type_].keys() - set(self.life.scope.names(type_)):
-            kept = self.life.scope.wanted(type_, name) is not None or self._needed(type_, name)
+            wanted = self.life.scope.wanted(type_, name) is not None
+            kept = wanted or self._needed(type_, name) or self._cannot_say(type_, name)
             assert kept, f"{self.envoy.node_id}: {type_.short} {name} is left over"
+
+    def _cannot_say(self, type_, name):
+        """It refused the response that took the name away, and holds back its answer while clusters warm."""
+        flights = self.seat.session._substream(type_).flights
+        return type_ is CLUSTER and bool(self.envoy.warming) and any(name in flight.removed for flight in flights)
 
     def _needed(self, type_, name):
         if type_ is CLUSTER:

@@ -212,3 +212,14 @@ def test_a_refusal_may_mean_all_that_is_listed_and_was_never_taken():
     [alone] = client.nack(second, "constraint validation failed")
     assert client.gateway.rejections() == ()
     assert alone.versions == {"a": second.versions["a"], "b": make(CLUSTER, "b", 0).version}
+
+
+def test_a_refusal_says_which_response_was_taken_last():
+    """One answer for two responses: its version is that of the first, so its error means the second."""
+    client = SotwClient(make(CLUSTER, "a"), make(CLUSTER, "b"), patience=1.0)
+    [first] = client.ask(CLUSTER)
+    client.publish(make(CLUSTER, "c", 1))
+    [second] = client.later(1.0)
+    client.say(CLUSTER, nonce=second.nonce, version=first.version, error="constraint validation failed")
+    assert client.held(CLUSTER) == first.versions
+    assert [(one.name, one.refusal.version) for one in client.gateway.rejections()] == [("c", second.versions["c"])]

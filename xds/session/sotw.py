@@ -146,6 +146,10 @@ class SotwSubStream(SubStream):
         later = self.flights[1:]
         return any(flight.nonce == ask.nonce and flight.version == ask.version for flight in later)
 
+    def took_earlier(self, ask: Ask, nonce: str) -> bool:
+        """Whether the response is the last that the client took: its version says so, whatever the error means."""
+        return self._flight(nonce).version == ask.version
+
     def _merge(self) -> None:
         super()._merge()
         self.flights[0].partial = self.flights[0].partial or self.whole

@@ -138,6 +138,10 @@ class SubStream:
         """Whether the client took the response that it answers, and the error is that of one before it."""
         return False
 
+    def took_earlier(self, ask: Ask, nonce: str) -> bool:  # noqa: ARG002 - delta answers each response for itself
+        """Whether the answer to a later response says that the client took this one."""
+        return False
+
     def step(self, signal: Signal) -> Action:
         """Go to the next state and say what to do.
 
