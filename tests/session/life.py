@@ -38,6 +38,8 @@ class Seat:
     session: Session | None = None
     since: float = 0.0
     inbox: list[bytes] = field(default_factory=list)
+    asked: set[Key] = field(default_factory=set)
+    """What the server was asked for, in delta, since it mentioned it last: the Envoy may know of an earlier mention."""
 
 
 class Life:
@@ -112,6 +114,7 @@ class Life:
         seat.number = self.streams
         seat.since = self.now
         seat.inbox.clear()
+        seat.asked.clear()
         envoy = seat.envoy
         seat.session = self.gateway.connect(
             seat.number, node_id=envoy.node_id, variant=envoy.variant, prefix=f"{self.streams}-"
@@ -153,7 +156,11 @@ class Life:
         said = seat.envoy.outbox.pop(0)
         if said.refused:
             self._note(seat, said.refused)
-        self.gateway.receive(seat.number, decode(REQUESTS[seat.envoy.variant], said.frame), self.now)
+        request = decode(REQUESTS[seat.envoy.variant], said.frame)
+        if seat.envoy.variant is Variant.DELTA:
+            names = {*request.resource_names_subscribe, *request.resource_names_unsubscribe}
+            seat.asked.update((ResourceType(request.type_url), name) for name in names)
+        self.gateway.receive(seat.number, request, self.now)
         for _, type_, name, version in list(self.told):
             self._stands_between(type_, name, version)
         self.keep_memory()
@@ -185,13 +192,15 @@ class Life:
 
     def _check_response(self, seat, response: Response):
         entries = entries_of(response, seat.envoy.variant)
+        whole = seat.envoy.variant is Variant.SOTW and response.type.full_state
         for name, version in entries:
             told = self.told.get((seat.envoy.node_id, response.type, name, version))
             follows = response.type is ENDPOINT  # its cluster comes again, and silence would keep that from warming
-            asked = (response.type, name) in seat.envoy.awaited
+            asked = (response.type, name) in seat.envoy.awaited | seat.asked
             assert told is not True or follows or asked, f"{response.type.short} {name} was refused and comes again"
-            whole = seat.envoy.variant is Variant.SOTW and response.type.full_state
-            assert told is not False or len(entries) == 1 or whole, f"{name} is suspect and does not come alone"
+            alone = len(entries) == 1 or whole or asked  # what an Envoy let go of was forgotten
+            assert told is not False or alone, f"{name} is suspect and does not come alone"
+            seat.asked.discard((response.type, name))
 
     def deliver_response(self, seat):
         seat.envoy.receive(seat.inbox.pop(0))
