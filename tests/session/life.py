@@ -160,22 +160,32 @@ class Life:
         if seat.envoy.variant is Variant.DELTA:
             names = {*request.resource_names_subscribe, *request.resource_names_unsubscribe}
             seat.asked.update((ResourceType(request.type_url), name) for name in names)
+        sub = seat.session._substream(ResourceType(request.type_url))
+        before = set(sub.names)
         self.gateway.receive(seat.number, request, self.now)
+        if not sub.wildcard:
+            self._let_go(seat, sub.type, before - sub.names)
         for _, type_, name, version in list(self.told):
             self._stands_between(type_, name, version)
         self.keep_memory()
 
+    def _let_go(self, seat, type_, names):
+        """Of names that an Envoy does not want any more nothing is remembered."""
+        for key in [key for key in self.told if key[:2] == (seat.envoy.node_id, type_) and key[2] in names]:
+            del self.told[key]
+
     def _note(self, seat, refused: Refused):
         """Remember what the server is told: of names that the Envoy let go of meanwhile it is told nothing."""
         versions, exact = (refused.told, True) if refused.told else (refused.among, False)
-        flights = seat.session._substreams[refused.type].flights
-        flown = {
-            name: version for one in flights if one.nonce == refused.nonce for name, version in one.versions.items()
-        }
+        sub = seat.session._substreams[refused.type]
+        flights = [one for one in sub.flights if one.nonce == refused.nonce]
+        flown = {name: version for one in flights for name, version in one.versions.items()}
+        # A response that lists everything may be refused for any of it that was never taken.
+        flown |= {n: made.version for one in flights for n, made in one.listed.items() if not sub._has(made)}
         for name, version in versions.items():
             wanted = self.scope.wanted(refused.type, name)
             current = wanted is not None and wanted.version == version
-            exact = exact or (len(flown) == 1 and not any(one.partial for one in flights if one.nonce == refused.nonce))
+            exact = exact or (len(flown) == 1 and not any(one.partial for one in flights))
             known = current or self.scope.has_been_good(refused.type, name, version)
             if known and flown.get(name) == version:
                 key = (seat.envoy.node_id, refused.type, name, version)
@@ -198,8 +208,7 @@ class Life:
             follows = response.type is ENDPOINT  # its cluster comes again, and silence would keep that from warming
             asked = (response.type, name) in seat.envoy.awaited | seat.asked
             assert told is not True or follows or asked, f"{response.type.short} {name} was refused and comes again"
-            alone = len(entries) == 1 or whole or asked  # what an Envoy let go of was forgotten
-            assert told is not False or alone, f"{name} is suspect and does not come alone"
+            assert told is not False or len(entries) == 1 or whole, f"{name} is suspect and does not come alone"
             seat.asked.discard((response.type, name))
 
     def deliver_response(self, seat):

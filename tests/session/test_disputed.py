@@ -223,3 +223,13 @@ def test_a_refusal_says_which_response_was_taken_last():
     client.say(CLUSTER, nonce=second.nonce, version=first.version, error="constraint validation failed")
     assert client.held(CLUSTER) == first.versions
     assert [(one.name, one.refusal.version) for one in client.gateway.rejections()] == [("c", second.versions["c"])]
+
+
+def test_a_removal_is_said_again_though_the_rest_was_let_go_of():
+    """The client refuses a response of which it does not want the name any more that it put."""
+    client = Client(make(ROUTE, "a"))
+    client.take(ROUTE, ["a", "b"])
+    client.publish(make(ROUTE, "b"), remove=[(ROUTE, "a")])
+    [got] = client.get()
+    client.ask(ROUTE, unsubscribe=["b"])
+    assert names(client.nack(got)) == [("rds", [], ["a"])]

@@ -347,7 +347,7 @@ class SubStream:
         end that. What another response in flight says is said anew already.
         """
         flight = self._land(nonce)
-        for name in [*flight.versions, *flight.removed] if flight.versions else ():
+        for name in [*flight.versions, *flight.removed] if flight.versions or flight.partial else ():
             if not self.flying(name):
                 self.sent.pop(name, None)
                 self.mark(name)
