@@ -233,3 +233,18 @@ def test_a_removal_is_said_again_though_the_rest_was_let_go_of():
     [got] = client.get()
     client.ask(ROUTE, unsubscribe=["b"])
     assert names(client.nack(got)) == [("rds", [], ["a"])]
+
+
+def test_a_cluster_that_was_replaced_while_it_warmed_may_never_have_been_warm():
+    """Both answers come together: the first version was taken, and went when the second came, which was refused."""
+    client = Client(make(CLUSTER, "a"), make(ROUTE, "r", 0, ["a"]), patience=1.0)
+    client.take(CLUSTER)
+    client.take(ROUTE, ["r"])
+    client.publish(make(CLUSTER, "d", 1), make(ROUTE, "r", 1, ["d"]))
+    [first] = client.get()
+    client.publish(make(CLUSTER, "d", 2))
+    [second] = client.later(1.0)
+    client.publish(make(CLUSTER, "d", 1))
+    [third] = client.ack(first)
+    assert names([third, *client.nack(second, "constraint validation failed")]) == [("cds", ["d"], [])]
+    assert names(client.ack(third)) == [("rds", ["r"], [])]

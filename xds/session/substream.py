@@ -330,7 +330,8 @@ class SubStream:
             for name in (*flight.versions, *flight.removed):
                 other.drop(name)
         for name, version in flight.versions.items():
-            if not any(name in later.removed for later in self.flights):
+            # What a later response replaces or removes may be gone before it was ever warm.
+            if name in self.acknowledged or not self.flying(name):
                 self.acknowledged[name] = version
             self.refusals.get(name, {}).pop(version, None)
             if not self.flying(name):
