@@ -179,8 +179,8 @@ class Gateway:
         def has(name: str, version: str) -> bool:
             return member.session.acknowledged(type_, name) == version
 
-        found = blame(event.versions, event.message, has, named=named, partial=event.partial, listed=event.listed)
-        versions = {**event.listed, **event.versions}
+        versions = event.versions
+        found = blame(versions, event.message, has, named=named, partial=event.partial)
         for name in found.culprits:
             refusal = Refusal(version=versions[name], code=event.code, message=event.message, node=member.node_id)
             self._tell(self.scope.refuse(type_, name, refusal))

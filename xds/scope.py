@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from xds.memory import GOOD_KEPT, Cause, Memory, Refusal, Rejection, Retired, remember
+from xds.memory import Cause, Memory, Refusal, Rejection, Retired, remember
 from xds.types import ResourceType
 from xds.wire.resource import Resource
 
@@ -420,8 +420,8 @@ class Scope:
         known = self._refused.get((type_, name), {}).values()
         refused = tuple(found for found in known if found.cause is Cause.REFUSED)  # a quarantine ends with the server
         good = self._good[type_].get(name, ())
-        if (taken := self._taken.get((type_, name))) is not None:
-            good = (*good, taken)[:GOOD_KEPT]
+        if (taken := self._taken.get((type_, name))) is not None and taken not in good:
+            good = (*good, taken)
         return Memory(type=type_, name=name, good=good, refused=refused)
 
     def restore(self, memories: Iterable[Memory]) -> None:
@@ -432,7 +432,7 @@ class Scope:
         self._restored = True
         for memory in memories:
             if memory.good:
-                self._good[memory.type][memory.name] = memory.good[:GOOD_KEPT]
+                self._good[memory.type][memory.name] = memory.good
             if memory.refused:
                 self._refused[memory.type, memory.name] = {found.version: found for found in memory.refused}
         for route, good in self._good[ResourceType.ROUTE].items():

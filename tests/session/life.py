@@ -38,6 +38,8 @@ class Seat:
     session: Session | None = None
     since: float = 0.0
     inbox: list[bytes] = field(default_factory=list)
+    asked: set[Key] = field(default_factory=set)
+    """What the server was asked for, in delta, since it mentioned it last: the Envoy may know of an earlier mention."""
 
 
 class Life:
@@ -112,6 +114,7 @@ class Life:
         seat.number = self.streams
         seat.since = self.now
         seat.inbox.clear()
+        seat.asked.clear()
         envoy = seat.envoy
         seat.session = self.gateway.connect(
             seat.number, node_id=envoy.node_id, variant=envoy.variant, prefix=f"{self.streams}-"
@@ -153,22 +156,36 @@ class Life:
         said = seat.envoy.outbox.pop(0)
         if said.refused:
             self._note(seat, said.refused)
-        self.gateway.receive(seat.number, decode(REQUESTS[seat.envoy.variant], said.frame), self.now)
+        request = decode(REQUESTS[seat.envoy.variant], said.frame)
+        if seat.envoy.variant is Variant.DELTA:
+            names = {*request.resource_names_subscribe, *request.resource_names_unsubscribe}
+            seat.asked.update((ResourceType(request.type_url), name) for name in names)
+        sub = seat.session._substream(ResourceType(request.type_url))
+        before = set(sub.names)
+        self.gateway.receive(seat.number, request, self.now)
+        if not sub.wildcard:
+            self._let_go(seat, sub.type, before - sub.names)
         for _, type_, name, version in list(self.told):
             self._stands_between(type_, name, version)
         self.keep_memory()
 
+    def _let_go(self, seat, type_, names):
+        """Of names that an Envoy does not want any more nothing is remembered."""
+        for key in [key for key in self.told if key[:2] == (seat.envoy.node_id, type_) and key[2] in names]:
+            del self.told[key]
+
     def _note(self, seat, refused: Refused):
         """Remember what the server is told: of names that the Envoy let go of meanwhile it is told nothing."""
         versions, exact = (refused.told, True) if refused.told else (refused.among, False)
-        flights = seat.session._substreams[refused.type].flights
-        flown = {
-            name: version for one in flights if one.nonce == refused.nonce for name, version in one.versions.items()
-        }
+        sub = seat.session._substreams[refused.type]
+        flights = [one for one in sub.flights if one.nonce == refused.nonce]
+        flown = {name: version for one in flights for name, version in one.versions.items()}
+        # A response that lists everything may be refused for any of it that was never taken.
+        flown |= {n: made.version for one in flights for n, made in one.listed.items() if not sub._has(made)}
         for name, version in versions.items():
             wanted = self.scope.wanted(refused.type, name)
             current = wanted is not None and wanted.version == version
-            exact = exact or (len(flown) == 1 and not any(one.partial for one in flights if one.nonce == refused.nonce))
+            exact = exact or (len(flown) == 1 and not any(one.partial for one in flights))
             known = current or self.scope.has_been_good(refused.type, name, version)
             if known and flown.get(name) == version:
                 key = (seat.envoy.node_id, refused.type, name, version)
@@ -185,13 +202,14 @@ class Life:
 
     def _check_response(self, seat, response: Response):
         entries = entries_of(response, seat.envoy.variant)
+        whole = seat.envoy.variant is Variant.SOTW and response.type.full_state
         for name, version in entries:
             told = self.told.get((seat.envoy.node_id, response.type, name, version))
             follows = response.type is ENDPOINT  # its cluster comes again, and silence would keep that from warming
-            asked = (response.type, name) in seat.envoy.awaited
+            asked = (response.type, name) in seat.envoy.awaited | seat.asked
             assert told is not True or follows or asked, f"{response.type.short} {name} was refused and comes again"
-            whole = seat.envoy.variant is Variant.SOTW and response.type.full_state
             assert told is not False or len(entries) == 1 or whole, f"{name} is suspect and does not come alone"
+            seat.asked.discard((response.type, name))
 
     def deliver_response(self, seat):
         seat.envoy.receive(seat.inbox.pop(0))
@@ -331,12 +349,19 @@ class Rest:
 
     def _cold(self, cluster):
         held = self.envoy.held[CLUSTER].get(cluster)
-        return bool(self.envoy.warming) and (cluster in self.envoy.warming or bool(held and held.body.health))
+        untold = bool(held and held.body.health) or (ENDPOINT, cluster) in self.envoy.refused
+        return bool(self.envoy.warming) and (cluster in self.envoy.warming or untold)
 
     def _left_over(self, type_):
         for name in self.envoy.held[type_].keys() - set(self.life.scope.names(type_)):
-            kept = self.life.scope.wanted(type_, name) is not None or self._needed(type_, name)
+            wanted = self.life.scope.wanted(type_, name) is not None
+            kept = wanted or self._needed(type_, name) or self._cannot_say(type_, name)
             assert kept, f"{self.envoy.node_id}: {type_.short} {name} is left over"
+
+    def _cannot_say(self, type_, name):
+        """It refused the response that took the name away, and holds back its answer while clusters warm."""
+        flights = self.seat.session._substream(type_).flights
+        return type_ is CLUSTER and bool(self.envoy.warming) and any(name in flight.removed for flight in flights)
 
     def _needed(self, type_, name):
         if type_ is CLUSTER:

@@ -183,3 +183,68 @@ def test_what_a_later_response_lists_is_taken_with_it():
     came += client.drain(client.ack(second))
     assert all({"a", "b"} <= set(got.names) for got in came)
     assert client.held(CLUSTER).keys() == {"a", "b", "c"}
+
+
+def test_what_was_refused_is_not_listed_again():
+    """Of the cluster nothing good is known to the gateway, and a later response that lists it is in flight."""
+    client = SotwClient(make(CLUSTER, "b", 0), patience=1.0)
+    [first] = client.ask(CLUSTER)
+    client.publish(make(CLUSTER, "b", 1))
+    [second] = client.ack(first)
+    client.publish(make(CLUSTER, "c"))
+    [third] = client.later(1.0)
+    assert third.versions["b"] == second.versions["b"]
+    client.nack(second, "constraint validation failed")
+    client.publish(make(CLUSTER, "d"))
+    [fourth] = client.later(1.0)
+    assert fourth.names == ["b", "c", "d"]
+    assert fourth.versions["b"] == first.versions["b"]
+
+
+def test_a_refusal_may_mean_all_that_is_listed_and_was_never_taken():
+    """The second response puts `b` alone, and lists `a` again, of which the first was never answered."""
+    client = SotwClient(make(CLUSTER, "a", 0), make(CLUSTER, "b", 0), patience=1.0)
+    client.take(CLUSTER)
+    client.publish(make(CLUSTER, "a", 1))
+    client.get()
+    client.publish(make(CLUSTER, "b", 1))
+    [second] = client.later(1.0)
+    [alone] = client.nack(second, "constraint validation failed")
+    assert client.gateway.rejections() == ()
+    assert alone.versions == {"a": second.versions["a"], "b": make(CLUSTER, "b", 0).version}
+
+
+def test_a_refusal_says_which_response_was_taken_last():
+    """One answer for two responses: its version is that of the first, so its error means the second."""
+    client = SotwClient(make(CLUSTER, "a"), make(CLUSTER, "b"), patience=1.0)
+    [first] = client.ask(CLUSTER)
+    client.publish(make(CLUSTER, "c", 1))
+    [second] = client.later(1.0)
+    client.say(CLUSTER, nonce=second.nonce, version=first.version, error="constraint validation failed")
+    assert client.held(CLUSTER) == first.versions
+    assert [(one.name, one.refusal.version) for one in client.gateway.rejections()] == [("c", second.versions["c"])]
+
+
+def test_a_removal_is_said_again_though_the_rest_was_let_go_of():
+    """The client refuses a response of which it does not want the name any more that it put."""
+    client = Client(make(ROUTE, "a"))
+    client.take(ROUTE, ["a", "b"])
+    client.publish(make(ROUTE, "b"), remove=[(ROUTE, "a")])
+    [got] = client.get()
+    client.ask(ROUTE, unsubscribe=["b"])
+    assert names(client.nack(got)) == [("rds", [], ["a"])]
+
+
+def test_a_cluster_that_was_replaced_while_it_warmed_may_never_have_been_warm():
+    """Both answers come together: the first version was taken, and went when the second came, which was refused."""
+    client = Client(make(CLUSTER, "a"), make(ROUTE, "r", 0, ["a"]), patience=1.0)
+    client.take(CLUSTER)
+    client.take(ROUTE, ["r"])
+    client.publish(make(CLUSTER, "d", 1), make(ROUTE, "r", 1, ["d"]))
+    [first] = client.get()
+    client.publish(make(CLUSTER, "d", 2))
+    [second] = client.later(1.0)
+    client.publish(make(CLUSTER, "d", 1))
+    [third] = client.ack(first)
+    assert names([third, *client.nack(second, "constraint validation failed")]) == [("cds", ["d"], [])]
+    assert names(client.ack(third)) == [("rds", ["r"], [])]

@@ -230,6 +230,20 @@ class TestMemory:
         assert (scope.get(ROUTE, "r"), scope.get(CLUSTER, "a"), scope.get(ENDPOINT, "a")) == (TO_A, A, EA)
         assert [one.name for one in scope.rejections()] == ["r"]
 
+    def test_of_what_some_have_outlives_a_restart_beside_good_versions(self):
+        before = scope_with(GOOD)
+        before.update([BAD])
+        before.acknowledge(LISTENER, {"http": BAD.version})
+        before.update([NEXT])
+        refuse(before, NEXT)
+        before.acknowledge(LISTENER, {"http": NEXT.version})
+        refuse(before, GOOD)
+        refuse(before, BAD)
+        scope = Scope("models/iris")
+        scope.restore([before.remembered(*key) for key in before.drain()])
+        scope.update([NEXT])
+        assert served(scope, LISTENER, "http") == served(before, LISTENER, "http") == NEXT.version
+
     def test_that_fits_what_is_wanted_changes_nothing(self):
         before = scope_with(A, EA, TO_A)
         memories = [before.remembered(*key) for key in before.drain()]

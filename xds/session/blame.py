@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 
@@ -14,14 +14,13 @@ class Blame(NamedTuple):
     suspects: list[str]
 
 
-def blame(  # noqa: PLR0913 - all that is known of a refusal
+def blame(
     versions: Mapping[str, str],
     message: str,
     has: Callable[[str, str], bool],
     *,
     named: bool = True,
     partial: bool = False,
-    listed: Iterable[str] = (),
 ) -> Blame:
     """Find out whom the words mean.
 
@@ -35,11 +34,10 @@ def blame(  # noqa: PLR0913 - all that is known of a refusal
         has: whether the client has acknowledged this version of the name before.
         named: whether the client names what it refuses of the type.
         partial: whether the response put more than is told here: then one that is alone may be innocent.
-        listed: all names of the response, where it lists more than what it puts.
     """
     new = [name for name, version in versions.items() if not has(name, version)]
     among = new or list(versions)
-    groups = (new, list(versions), list(listed)) if named else ()
+    groups = (new, list(versions)) if named else ()
     culprits = next(filter(None, (_named(names, message) for names in groups)), [])
     if not culprits and len(among) == 1 and not partial:
         culprits = among

@@ -56,9 +56,7 @@ class Rejected:
     code: int
     message: str
     partial: bool = False
-    """Whether the response put more: names that the client let go of since, or what was in flight already."""
-    listed: Mapping[str, str] = field(default_factory=dict)
-    """All that the response listed, where it listed more than what was new: the words may mean that too."""
+    """Whether the words may mean more: names that the client let go of since, or another response before this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,8 +138,9 @@ class Session:
         before = sub.superseded(asked)
         events: list[Event] = []
         for nonce in before:
-            sub.step(Signal.NACK_OF_SOME if asked.error else Signal.ACK_OF_SOME)
-            if not asked.error:
+            taken = not asked.error or sub.took_earlier(asked, nonce)
+            sub.step(Signal.ACK_OF_SOME if taken else Signal.NACK_OF_SOME)
+            if taken:
                 events.append(_acknowledged(sub.type, sub.acknowledge(nonce), now))
             elif signal is Signal.ACK_OF_SOME:
                 events.append(_rejected(sub, asked, nonce, now, partial=len(before) > 1))
@@ -469,5 +470,4 @@ def _rejected(sub: SubStream, asked: Ask, nonce: str, now: float, *, partial: bo
         code=asked.error.code if asked.error else 0,
         message=asked.error.message if asked.error else "",
         partial=partial or flight.partial,
-        listed=flight.listed,
     )

@@ -20,7 +20,7 @@ from xds.wire.resource import Resource, empty_assignment, response, version_of
 class SotwSubStream(SubStream):
     """State of one type in the state of the world protocol."""
 
-    __slots__ = ("_carried", "_legacy", "_replaced", "_unsure")
+    __slots__ = ("_carried", "_legacy", "_proven", "_unsure")
 
     TABLE: ClassVar[Table] = SOTW
 
@@ -28,10 +28,10 @@ class SotwSubStream(SubStream):
         super().__init__(type_, refusals)
         self._carried: dict[str, Resource] = {}
         """What the client is to have, of a type whose responses list all of it."""
-        self._replaced: dict[str, dict[str, Resource | None]] = {}
-        """By nonce in flight: what the client had of the names before."""
+        self._proven: dict[str, Resource] = {}
+        """What it said that it has: by this a name goes back when a response is refused."""
         self._unsure: set[str] = set()
-        """Names of which the client may have another version than it is told: it refused part of a response, or may."""
+        """Names of which it may have another version than it said last: it refused a response that listed them."""
         self._legacy = False
         """Whether the wildcard came of a request without names."""
 
@@ -87,6 +87,8 @@ class SotwSubStream(SubStream):
         super()._forget(names)
         for name in names:
             self._carried.pop(name, None)
+            self._proven.pop(name, None)
+            self._unsure.discard(name)
 
     # -- Responses ---------------------------------------------------------------------------------------------
 
@@ -95,33 +97,35 @@ class SotwSubStream(SubStream):
         return empty_assignment(name) if self.type is ResourceType.ENDPOINT else None
 
     def record(self, nonce: str, put: Iterable[Resource], gone: Iterable[str], now: float) -> None:
-        """A response leaves: resources `put`, without the names `gone`, and all else that the client has."""
+        """A response leaves: resources `put`, without the names `gone`, and all else that the client is to have."""
         put, gone = list(put), list(gone)
         super().record(nonce, put, gone, now)
         if self.whole:
-            # It lists again what is in flight: a refusal may mean that.
-            self.flights[-1].partial = len(self.flights) > 1
-            self._unsure.update(name for flight in self.flights[:-1] for name in flight.versions)
-            self._replaced[nonce] = {name: self._carried.get(name) for name in [*(made.name for made in put), *gone]}
+            self._leave_out_refused()
             self._carried.update((made.name, made) for made in put)
             for name in gone:
                 self._carried.pop(name, None)
-            # What was removed in a response that was refused came back with it, and is to go again.
-            for name in self._carried.keys() - self.sent.keys() - self.acknowledged.keys():
-                del self._carried[name]
+            self.flights[-1].listed = dict(self._carried)
+
+    def _leave_out_refused(self) -> None:
+        """A response in flight may have kept it here when it was refused: the answer to that was to tell."""
+        for name in self.refusals.keys() & self._carried.keys():
+            if self.surely_refused(name, self._carried[name].version):
+                self._take_back(name)
 
     def retold(self, put: Iterable[Resource]) -> list[str]:
         """The names of which the response may bring another version than the client has."""
-        unsure = self._unsure & self._carried.keys()
-        self._unsure.clear()
-        return [*super().retold(put), *sorted(unsure)]
+        unsure = {name for name, made in self._carried.items() if name in self._unsure or not self._has(made)}
+        return sorted(unsure.union(super().retold(put)))
+
+    def _has(self, made: Resource) -> bool:
+        """Whether the client said so."""
+        return self.acknowledged.get(made.name) == made.version
 
     def frame(self, nonce: str, put: list[Resource], gone: list[str], control_plane: str) -> bytes:  # noqa: ARG002
         """The encoded response of what was recorded last."""
         carried = list(self._carried.values()) if self.whole else put
         version = self.flights[-1].version = version_of(carried)
-        if self.whole:
-            self.flights[-1].listed = {made.name: made.version for made in carried}
         return response(self.type, nonce, carried, version, control_plane)
 
     # -- What the client said ----------------------------------------------------------------------------------
@@ -142,39 +146,52 @@ class SotwSubStream(SubStream):
         later = self.flights[1:]
         return any(flight.nonce == ask.nonce and flight.version == ask.version for flight in later)
 
-    def _merge(self) -> None:
-        first, second = (self._replaced.pop(flight.nonce, {}) for flight in self.flights[:2])
-        self._replaced[self.flights[1].nonce] = second | first
-        super()._merge()
+    def took_earlier(self, ask: Ask, nonce: str) -> bool:
+        """Whether the response is the last that the client took: its version says so, whatever the error means."""
+        return self._flight(nonce).version == ask.version
 
-    def _land(self, nonce: str) -> Flight:
-        flight = super()._land(nonce)
-        self._replaced.pop(nonce, None)
-        return flight
+    def _merge(self) -> None:
+        super()._merge()
+        self.flights[0].partial = self.flights[0].partial or self.whole
 
     def acknowledge(self, nonce: str) -> Flight:
         """The client took a response, and with it all that it lists: also what it refused to say of one before."""
-        flight = next(flight for flight in self.flights if flight.nonce == nonce)
-        for name, version in flight.listed.items():
-            carried = self._carried.get(name)
-            if name not in self.sent and carried is not None and carried.version == version:
-                flight.versions[name] = self.sent[name] = version
-        return super().acknowledge(nonce)
+        for name, made in self._flight(nonce).listed.items():
+            self._prove(self._flight(nonce), name, made)
+        flight = super().acknowledge(nonce)
+        for name in flight.removed:
+            self._proven.pop(name, None)
+        return flight
+
+    def _prove(self, flight: Flight, name: str, made: Resource) -> None:
+        self._proven[name] = made
+        self._unsure.discard(name)
+        if not self._has(made):
+            flight.versions[name] = made.version
+        if name not in self.sent and self._carried.get(name) is made:
+            self.sent[name] = made.version
 
     def reject(self, nonce: str) -> Flight:
-        """The client refused a response: of the names that were new in it, it has what it had before."""
-        replaced = self._replaced.get(nonce, {})
-        flight = super().reject(nonce)
-        # Nothing of it may have been taken: all there is, without what was refused, is to be said again.
-        self.owed = self.owed or (self.whole and bool(flight.versions))
-        self._unsure.update(replaced)
-        for name, before in replaced.items():
-            if later := next((others for others in self._replaced.values() if name in others), None):
-                later[name] = before
-            elif any(name in other.listed for other in self.flights):
-                pass  # a later response lists it as well, and the answer to that will tell
-            elif before is None:
-                self._carried.pop(name, None)
-            elif self.wants(name):
-                self._carried[name] = before
+        """The client refused a response: any version may be meant that it lists and the client never said it has.
+
+        Those go back to what it said that it has, and are said anew. Names that it was to lose stay away.
+        """
+        flight = self._flight(nonce)
+        doubted = [made for made in flight.listed.values() if not self._has(made)]
+        flight.versions.update((made.name, made.version) for made in doubted)
+        super().reject(nonce)
+        self.owed = self.owed or bool(doubted)
+        for made in doubted:
+            self._unsure.add(made.name)
+            if self._carried.get(made.name) is made and not any(made.name in other.listed for other in self.flights):
+                self._take_back(made.name)
         return flight
+
+    def _take_back(self, name: str) -> None:
+        if (before := self._proven.get(name)) is None:
+            del self._carried[name]
+        else:
+            self._carried[name] = before
+
+    def _flight(self, nonce: str) -> Flight:
+        return next(flight for flight in self.flights if flight.nonce == nonce)

@@ -41,8 +41,8 @@ class Flight:
     """Whether it puts more than is told in `versions`."""
     version: str = ""
     """The version of the whole response, in the state of the world."""
-    listed: Mapping[str, str] = field(default_factory=dict)
-    """Versions by name of all that it lists, where it lists more than what is new."""
+    listed: Mapping[str, Resource] = field(default_factory=dict)
+    """All that it lists by name, where that is more than what is new."""
 
     def drop(self, name: str) -> None:
         """The client does not want the name any more."""
@@ -136,6 +136,10 @@ class SubStream:
 
     def took(self, ask: Ask) -> bool:  # noqa: ARG002 - delta answers each response for itself
         """Whether the client took the response that it answers, and the error is that of one before it."""
+        return False
+
+    def took_earlier(self, ask: Ask, nonce: str) -> bool:  # noqa: ARG002 - delta answers each response for itself
+        """Whether the answer to a later response says that the client took this one."""
         return False
 
     def step(self, signal: Signal) -> Action:
@@ -326,7 +330,8 @@ class SubStream:
             for name in (*flight.versions, *flight.removed):
                 other.drop(name)
         for name, version in flight.versions.items():
-            if not any(name in later.removed for later in self.flights):
+            # What a later response replaces or removes may be gone before it was ever warm.
+            if name in self.acknowledged or not self.flying(name):
                 self.acknowledged[name] = version
             self.refusals.get(name, {}).pop(version, None)
             if not self.flying(name):
@@ -343,7 +348,7 @@ class SubStream:
         end that. What another response in flight says is said anew already.
         """
         flight = self._land(nonce)
-        for name in [*flight.versions, *flight.removed] if flight.versions else ():
+        for name in [*flight.versions, *flight.removed] if flight.versions or flight.partial else ():
             if not self.flying(name):
                 self.sent.pop(name, None)
                 self.mark(name)
