@@ -1,7 +1,8 @@
 """Who a gateway's pod is: its projected ServiceAccount token, which the apiserver reviews (TokenReview).
 
 An answer is remembered for a short while by the token's digest: Envoys that come again all at once must not become as
-many requests. What the apiserver never made is turned away unasked, so that strangers cannot keep it busy.
+many requests. While the apiserver does not answer, a good answer counts to the token's own end: an Envoy that starts
+again then is to get its configuration. What the apiserver never made is turned away unasked, so that strangers cannot keep it busy.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import structlog
@@ -38,7 +40,11 @@ GatewayOf = Callable[[str, str], str | None]
 
 
 class ReviewError(Exception):
-    """It cannot be told now whose a token is; the peer is to come again."""
+    """It cannot be told now whose a token is; the peer is to come again. `away`: the apiserver does not answer."""
+
+    def __init__(self, message: str, *, away: bool) -> None:
+        super().__init__(message)
+        self.away = away
 
 
 class Account(NamedTuple):
@@ -123,8 +129,14 @@ class TokenReviews:
 
     async def _ask(self, digest: bytes, token: str, expires: float) -> _Answer:
         """Others may wait for the same answer, so who asked first may leave."""
-        async with self._slots:
-            account = await self._review(token)
+        try:
+            async with self._slots:
+                account = await self._review(token)
+        except ReviewError as error:
+            held = self._answers.get(digest)
+            if error.away and held is not None and held.account is not None:
+                return held
+            raise
         seconds = BAD_SECONDS if account is None else min(GOOD_SECONDS, expires - self._now())
         answer = _Answer(account, self._clock() + seconds)
         self._remember(digest, answer)
@@ -136,7 +148,8 @@ class TokenReviews:
         try:
             status = (await self._call("POST", REVIEWS, document)).get("status") or {}
         except CallError as error:
-            raise ReviewError(f"the apiserver does not review tokens: {error}") from error
+            away = error.status == 0 or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            raise ReviewError(f"the apiserver does not review tokens: {error}", away=away) from error
         if status.get("authenticated") is not True:
             # A review that failed itself looks like a bad token, but for this text.
             logger.debug("token refused", cause=status.get("error", ""))

@@ -190,6 +190,33 @@ async def test_what_is_remembered_serves_while_the_apiserver_is_away(apiserver, 
     assert await reviews.identify(peer(token())) == {"models/iris"}
 
 
+async def test_a_good_answer_counts_to_the_tokens_end_while_the_apiserver_is_away(apiserver, reviews):
+    apiserver.users[token()] = IRIS
+    await reviews.identify(peer(token()))
+    apiserver.time = GOOD_SECONDS * 2
+    for away in (CallError(0, "gone"), CallError(503, "no leader")):
+        apiserver.fails = away
+        assert await reviews.identify(peer(token())) == {"models/iris"}
+    apiserver.fails = CallError(403, "forbidden")
+    with pytest.raises(ReviewError):
+        await reviews.identify(peer(token()))
+    apiserver.fails, apiserver.time = CallError(0, "gone"), 3600.0
+    with pytest.raises(Denied):
+        await reviews.identify(peer(token()))
+
+
+async def test_a_token_that_was_withdrawn_counts_no_more_when_the_apiserver_is_back(apiserver, reviews):
+    apiserver.users[token()] = IRIS
+    await reviews.identify(peer(token()))
+    apiserver.time = GOOD_SECONDS * 2
+    del apiserver.users[token()]
+    with pytest.raises(Denied):
+        await reviews.identify(peer(token()))
+    apiserver.fails, apiserver.time = CallError(0, "gone"), GOOD_SECONDS * 3
+    with pytest.raises(ReviewError):
+        await reviews.identify(peer(token()))
+
+
 async def test_one_question_serves_all_who_wait_for_its_answer(apiserver, reviews):
     apiserver.users[token()] = IRIS
     apiserver.gate.clear()
