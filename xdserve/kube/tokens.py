@@ -2,7 +2,8 @@
 
 An answer is remembered for a short while by the token's digest: Envoys that come again all at once must not become as
 many requests. While the apiserver does not answer, a good answer counts to the token's own end: an Envoy that starts
-again then is to get its configuration. What the apiserver never made is turned away unasked, so that strangers cannot keep it busy.
+again then is to get its configuration. What the apiserver never made is turned away unasked, so that strangers cannot
+keep it busy.
 """
 
 from __future__ import annotations
