@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import grpc.aio
 
+from tests.support.streams import DELTA_ADS, STREAM_ADS
 from xds.api.envoy.config.cluster.v3 import Cluster
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import (
@@ -22,12 +23,11 @@ from xds.api.envoy.service.discovery.v3 import (
     DiscoveryResponse,
 )
 from xds.api.google.rpc import Status
-from xds.services import DELTA_ADS
 from xds.session import Variant
 from xds.types import ResourceType
 from xds.wire import decode, encode
 
-METHODS = {Variant.DELTA: DELTA_ADS, Variant.SOTW: DELTA_ADS.replace("/Delta", "/Stream")}
+METHODS = {Variant.DELTA: DELTA_ADS, Variant.SOTW: STREAM_ADS}
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 _FOLLOWS = {ResourceType.CLUSTER: ResourceType.ENDPOINT, ResourceType.LISTENER: ResourceType.ROUTE}
 

@@ -63,11 +63,6 @@ class Gateway:
         self._now = 0.0
 
     @property
-    def sessions(self) -> Collection[Session]:
-        """The sessions of all connected Envoys."""
-        return [member.session for member in self._members.values()]
-
-    @property
     def deserted(self) -> bool:
         """Whether no Envoy is connected; asked for each stream that ends, so not by counting them."""
         return not self._members

@@ -68,6 +68,3 @@ def _methods() -> Iterator[tuple[str, Mapping[str, Method]]]:
 
 SERVICES: Mapping[str, Mapping[str, Method]] = dict(_methods())
 """Methods by full name of their service and by their own."""
-
-DELTA_ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-"""What Envoys of xdserve's bootstrap call."""

@@ -23,6 +23,7 @@ import grpc.aio
 
 from tests.stream.rig import GATEWAY, Record
 from tests.support.model_envoy import make
+from tests.support.streams import DELTA_ADS, STREAM_ADS
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import (
     DeltaDiscoveryRequest,
@@ -32,7 +33,6 @@ from xds.api.envoy.service.discovery.v3 import (
 )
 from xds.api.google.rpc import Status
 from xds.server import Limits, Server
-from xds.services import DELTA_ADS
 from xds.session import Terms
 from xds.types import ResourceType
 from xds.wire import decode, encode
@@ -44,7 +44,6 @@ STEPS = 10
 AT_ONCE = 16
 DEADLINE = 30.0
 CLUSTER = ResourceType.CLUSTER
-SOTW_ADS = DELTA_ADS.replace("Delta", "Stream")
 STATE = "/soak/State"
 PHASES = ["silent", "asked", "in flight", "acknowledged", "refused", "stranger", "broken", "done"]
 
@@ -172,7 +171,7 @@ async def ended(call):
 async def cycle(channel, number):
     """One stream, to the end of its phase; how it ended."""
     phase, sotw = PHASES[number % len(PHASES)], number // len(PHASES) % 2
-    call = channel.stream_stream(SOTW_ADS if sotw else DELTA_ADS)()
+    call = channel.stream_stream(STREAM_ADS if sotw else DELTA_ADS)()
     gateway = f"models/stranger-{number}" if phase == "stranger" else GATEWAY
     if phase == "broken":
         await call.write(b"\xff")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.model_envoy import make
+from tests.support.streams import responses
 from xds.api.envoy.config.core.v3 import Locality, Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest
 from xds.api.google.rpc import Status
@@ -63,7 +64,7 @@ def test_all_names_in_each_ack_of_the_state_of_the_world(gateway):
         nonce = session._substream(ROUTE).last_nonce
         request = DiscoveryRequest(type_url=ROUTE, resource_names=NAMES, response_nonce=nonce)
         gateway.receive(1, request, 0)
-        session.respond(0)
+        responses(session, 0)
     many = DiscoveryRequest(type_url=ROUTE, resource_names=[*NAMES, "x"])
     assert refused(gateway, many, variant=Variant.SOTW) == "RESOURCE_EXHAUSTED"
 
@@ -72,7 +73,7 @@ def test_assignments_that_there_are_not_come_in_parts(gateway):
     """Making an empty one takes longer than asking for it."""
     session = gateway.connect(1, node_id="envoy", variant=Variant.SOTW)
     gateway.receive(1, DiscoveryRequest(type_url=ENDPOINT, resource_names=NAMES), 0)
-    (response,) = session.respond(0)
+    (response,) = responses(session, 0)
     assert 1_000 < response.resources < MOST_NAMES / 5
 
 
@@ -104,7 +105,7 @@ def test_of_a_node_only_what_is_needed_is_kept(gateway):
 def test_of_the_words_of_a_refusal_a_part_is_kept(gateway):
     session = gateway.connect(1, node_id="envoy")
     gateway.receive(1, delta(), 0)
-    (response,) = session.respond(0)
+    (response,) = responses(session, 0)
     error = Status(code=13, message="cluster a: " + "x" * 1_000_000)
     (event,) = gateway.receive(1, delta(response_nonce=response.nonce, error_detail=error), 0)
     assert len(event.message) == LONGEST_WORDS
@@ -128,10 +129,10 @@ def test_a_refusal_of_very_many_names_is_searched_only_for_those_in_it():
 def test_a_name_that_another_server_gave_no_version_is_still_removed(gateway):
     session = gateway.connect(1, node_id="envoy")
     gateway.receive(1, delta(initial_resource_versions={"a": "", "gone": ""}), 0)
-    responses = [decode_delta(response.frame) for response in session.respond(100)]
-    responses += [decode_delta(response.frame) for response in session.respond(200)]
-    assert {entry.name for response in responses for entry in response.resources} == {"a", "b"}
-    assert {name for response in responses for name in response.removed_resources} == {"gone"}
+    came = [decode_delta(response.frame) for response in responses(session, 100)]
+    came += [decode_delta(response.frame) for response in responses(session, 200)]
+    assert {entry.name for response in came for entry in response.resources} == {"a", "b"}
+    assert {name for response in came for name in response.removed_resources} == {"gone"}
 
 
 def decode_delta(frame):
@@ -141,7 +142,7 @@ def decode_delta(frame):
 def test_a_refusal_of_names_that_are_gone_suspects_nobody_for_ever(gateway):
     session = gateway.connect(1, node_id="envoy")
     gateway.receive(1, delta(), 0)
-    (response,) = session.respond(0)
+    (response,) = responses(session, 0)
     gateway.publish([], [(CLUSTER, "a")])
     gateway.receive(1, delta(response_nonce=response.nonce, error_detail=Status(code=13, message="no")), 0)
     assert gateway.scope.suspects(CLUSTER) == {"b"}

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from tests.fuzz.test_decoder import mutated
 from tests.stream.rig import DEADLINE, GATEWAY, Client
+from tests.support.streams import DELTA_ADS, STREAM_ADS
 from tests.support.wait import wait_until as until
 from xds import loads
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DiscoveryRequest
-from xds.services import DELTA_ADS, SERVICES
+from xds.services import SERVICES
 from xds.session import MOST_NAMES
 from xds.types import ResourceType
 from xds.wire import encode
 from xds.wire.varint import delimited
 
 CLUSTER = ResourceType.CLUSTER
-SOTW_ADS = DELTA_ADS.replace("Delta", "Stream")
 LRS = f"/{loads.SERVICE}/{loads.METHOD}"
 PATHS = [f"/{service}/{method}" for service, methods in SERVICES.items() for method in methods]
 
@@ -123,7 +123,7 @@ def test_random_streams(stage, requests, path, introduced):
     assert {CODE[name] for name in stage.rig.record.refusals} <= CLEAN
 
 
-@pytest.mark.parametrize("path", [DELTA_ADS, SOTW_ADS, LRS])
+@pytest.mark.parametrize("path", [DELTA_ADS, STREAM_ADS, LRS])
 class TestPhases:
     async def test_half_closed_at_once(self, rig, beside, path):
         client = rig.client(path)
@@ -137,7 +137,7 @@ class TestPhases:
 
     async def test_cancelled_in_every_phase(self, rig, beside, path):
         channel = rig.channel()
-        first = encode(DiscoveryRequest(node=NODE, type_url=CLUSTER)) if path == SOTW_ADS else GOOD
+        first = encode(DiscoveryRequest(node=NODE, type_url=CLUSTER)) if path == STREAM_ADS else GOOD
         first = encode(DeltaDiscoveryRequest(node=NODE)) if path == LRS else first
         for round_ in range(60):
             client = Client(channel, path)
@@ -174,7 +174,7 @@ async def test_methods_that_there_are_not(rig, beside, path):
     assert (await client.end())[0] is CODE.UNIMPLEMENTED
 
 
-@pytest.mark.parametrize("path", [DELTA_ADS, SOTW_ADS])
+@pytest.mark.parametrize("path", [DELTA_ADS, STREAM_ADS])
 async def test_large_requests_are_not_held_while_their_streams_last(rig, beside, path):
     channel = rig.channel()
     small = delta() if path == DELTA_ADS else encode(DiscoveryRequest(node=NODE, type_url=CLUSTER))
@@ -196,7 +196,7 @@ async def test_large_requests_are_not_held_while_their_streams_last(rig, beside,
 
 async def test_200_streams_on_one_connection(rig, beside):
     channel = rig.channel()
-    clients = [Client(channel, path) for path in (DELTA_ADS, SOTW_ADS) for _ in range(100)]
+    clients = [Client(channel, path) for path in (DELTA_ADS, STREAM_ADS) for _ in range(100)]
     for number, client in enumerate(clients):
         gateway = GATEWAY if number % 2 else f"models/unknown-{number}"
         await (client.say if number < 100 else client.sotw)(CLUSTER, gateway=gateway, node_id=str(number))
@@ -228,7 +228,7 @@ async def test_more_metadata_than_grpc_takes(rig, beside):
     assert (await client.end())[0] is CODE.RESOURCE_EXHAUSTED
 
 
-@pytest.mark.parametrize("path", [DELTA_ADS, SOTW_ADS])
+@pytest.mark.parametrize("path", [DELTA_ADS, STREAM_ADS])
 async def test_a_storm_of_requests_without_reading(rig, beside, path):
     client = rig.client(path)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from tests.support.model_bodies import CLUSTER, ENDPOINT, LISTENER, ROUTE, make, read
+from tests.support.streams import responses
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import (
     DeltaDiscoveryRequest,
@@ -111,7 +112,7 @@ class Client:
 
     def get(self):
         """All that the server sends now."""
-        return [_got(response.frame) for response in self.session.respond(self.now)]
+        return [_got(response.frame) for response in responses(self.session, self.now)]
 
     def ask(self, type_, subscribe=(), unsubscribe=(), **more):
         """Send a request; all that the server sends upon it."""
@@ -189,7 +190,7 @@ class SotwClient(Client):
         return self.gateway.receive(self.number, request, self.now)
 
     def get(self):
-        came = [_got_of_the_world(response.frame) for response in self.session.respond(self.now)]
+        came = [_got_of_the_world(response.frame) for response in responses(self.session, self.now)]
         self.nonces.update((got.type, got.nonce) for got in came)
         return came
 

@@ -17,6 +17,7 @@ from tests.session.harness import (
     make,
     what,
 )
+from tests.support.streams import responses
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryResponse
 from xds.session import ProtocolError, Stale, Subscribed, UnknownType
 from xds.types import ResourceType
@@ -243,7 +244,7 @@ def test_rule_20_no_resource_is_ever_sent_without_its_body():
     """TTL/heartbeat: same version, no body. None is used: an Envoy that asks again gets the whole."""
     client = connected()
     client.say(ENDPOINT, ["a"])
-    [response] = client.session.respond(client.now)
+    [response] = responses(client.session, client.now)
     assert [entry.resource.value for entry in decode(DeltaDiscoveryResponse, response.frame).resources] == [
         make(ENDPOINT, "a").body
     ]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
+from tests.support.streams import DELTA_ADS
 from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest
 from xds.api.google.rpc import Status
 from xds.server import Server
-from xds.services import DELTA_ADS
 from xds.types import ResourceType
 from xds.wire import decode, encode
 

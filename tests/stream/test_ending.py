@@ -9,18 +9,17 @@ import grpc
 
 from tests.stream.rig import GATEWAY, Client
 from tests.support.model_envoy import make
+from tests.support.streams import STREAM_ADS
 from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest
 from xds.gateway import LOSSES
 from xds.loads import METHOD, SERVICE
 from xds.memory import Cause
-from xds.services import DELTA_ADS
 from xds.types import ResourceType
 from xds.wire import encode
 
 CLUSTER, LISTENER = ResourceType.CLUSTER, ResourceType.LISTENER
-STREAM_ADS = DELTA_ADS.replace("Delta", "Stream")
 GOING = (grpc.StatusCode.UNAVAILABLE, "this server is going down")
 
 

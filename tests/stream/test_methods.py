@@ -7,11 +7,12 @@ import pytest
 
 from tests.stream.rig import GATEWAY
 from tests.support.model_envoy import make
+from tests.support.streams import DELTA_ADS, STREAM_ADS
 from tests.support.wait import wait_until as until
 from xds.api.envoy.service.discovery.v3 import DiscoveryResponse
 from xds.loads import METHOD, SERVICE
 from xds.server import OPTIONS
-from xds.services import DELTA_ADS, SERVICES
+from xds.services import SERVICES
 from xds.session import Variant
 from xds.types import ResourceType
 
@@ -27,7 +28,6 @@ PER_TYPE = {
     ResourceType.SCOPED_ROUTE: ("envoy.service.route.v3.ScopedRoutesDiscoveryService", "ScopedRoutes"),
     ResourceType.ROUTE: ("envoy.service.route.v3.RouteDiscoveryService", "Routes"),
 }
-STREAM_ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 
 
 def path(type_, prefix):

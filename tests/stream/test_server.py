@@ -10,13 +10,13 @@ import pytest
 
 from tests.stream.rig import GATEWAY, Client, Record
 from tests.support.model_envoy import make
+from tests.support.streams import DELTA_ADS
 from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryRequest
 from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest
 from xds.loads import METHOD, SERVICE
 from xds.server import Consent, Server
-from xds.services import DELTA_ADS
 from xds.session import Acknowledged, Terms
 from xds.types import ResourceType
 from xds.wire import encode, resource

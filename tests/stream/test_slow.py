@@ -13,15 +13,14 @@ import pytest
 
 from tests.stream.rig import DEADLINE, GATEWAY, Client
 from tests.support.model_envoy import make
+from tests.support.streams import DELTA_ADS, STREAM_ADS
 from tests.support.wait import wait_until as until
 from xds.hangup import Cutter, hang_up
-from xds.services import DELTA_ADS
 from xds.types import ResourceType
 from xds.wire import resource
 
 CLUSTER, LISTENER, ROUTE = ResourceType.CLUSTER, ResourceType.LISTENER, ResourceType.ROUTE
 MB = 1_000_000
-STREAM_ADS = DELTA_ADS.replace("Delta", "Stream")
 
 
 def resident():

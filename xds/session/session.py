@@ -61,8 +61,8 @@ class _Batch:
 class Session:
     """One stream of one client over one scope. Time is an argument: seconds of the caller's clock.
 
-    Call `receive` for each request, `mark` when the scope changed, then `next` (or `respond`) until nothing is
-    left to send, and again at `wake_at`. What changes meanwhile is sent once, in its last version.
+    Call `receive` for each request, `mark` when the scope changed, then `next` until nothing is left
+    to send, and again at `wake_at`. What changes meanwhile is sent once, in its last version.
 
     Args:
         scope: what the client is to have; the caller updates it and calls `mark` with what it returned.
@@ -223,14 +223,6 @@ class Session:
                 self._gates.returned(names)
 
     # -- Responses ---------------------------------------------------------------------------------------------
-
-    def respond(self, now: float) -> list[Response]:
-        """All responses that may go now, in the order to send them."""
-        return list(self._responses(now))
-
-    def _responses(self, now: float) -> Iterator[Response]:
-        while response := self.next(now):
-            yield response
 
     def next(self, now: float) -> Response | None:
         """The response to send first, or None while everything is sent or waits.
