@@ -29,7 +29,6 @@ from bootstrap.router import IMAGE as ROUTER_IMAGE
 
 ENV_PREFIX = "XDSERVE_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
-EVERY_NAMESPACE = "*"
 
 _MAX_FILE = 1 << 20
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
-from xdserve.demo.processes import Child, ChildError, Children, free_ports, wait_for_line
+from xdserve.demo.processes import Child, ChildError, Children, free_ports
 
 __all__ = ["Child", "ChildError", "Children", "clean_environment", "exists", "free_ports", "wait_for_line"]
 
@@ -22,3 +23,15 @@ def exists(pid):
 def clean_environment(**extra):
     """This environment without settings of xdserve, and with `extra`."""
     return {name: value for name, value in os.environ.items() if not name.startswith("XDSERVE_")} | extra
+
+
+def wait_for_line(child, prefix, seconds=20.0):
+    """What follows `prefix` on the first line of the child's log that starts with it; ChildError if none comes."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for line in child.log.read_text(errors="replace").splitlines(keepends=True):
+            if line.startswith(prefix) and line.endswith("\n"):
+                return line.removeprefix(prefix).strip()
+        child.check()
+        time.sleep(0.01)
+    raise child.failure(f"did not print {prefix!r} in {seconds:g} s")

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -133,18 +132,6 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
             if _bound(held.enter_context(socket.socket()), host, port):
                 found.append(port)
     return found
-
-
-def wait_for_line(child: Child, prefix: str, seconds: float = 20.0) -> str:
-    """What follows `prefix` on the first line of the child's log that starts with it; ChildError if none comes."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for line in child.log.read_text(errors="replace").splitlines(keepends=True):
-            if line.startswith(prefix) and line.endswith("\n"):
-                return line.removeprefix(prefix).strip()
-        child.check()
-        time.sleep(0.01)
-    raise child.failure(f"did not print {prefix!r} in {seconds:g} s")
 
 
 def _ephemeral() -> tuple[int, int]:

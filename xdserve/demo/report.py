@@ -62,10 +62,6 @@ class Step:
         return result | dict(self.figures)
 
 
-def _rounded(ends: tuple[float, float]) -> list[float]:
-    return [round(end, 6) for end in ends]
-
-
 class Reporter(Protocol):
     """Who is told what happens."""
 

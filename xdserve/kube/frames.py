@@ -12,7 +12,7 @@ LONGEST_LINE = 8 * 1024 * 1024
 """etcd's own limit for a request is 1.5 MB; a document in JSON is some larger than what is stored."""
 
 _BULK = "kubectl.kubernetes.io/last-applied-configuration"
-_GONE, _MANY, _FORBIDDEN = 410, 429, 403
+_GONE, _FORBIDDEN = 410, 403
 
 Document: TypeAlias = dict[str, Any]
 
