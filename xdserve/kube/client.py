@@ -32,6 +32,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 REREAD = 60.0  # seconds: a token is replaced when a fifth of its life is left, which is minutes at least
 FAREWELL_SECONDS = 1.0
+LISTS_AT_ONCE = 50
 KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 """A peer that is gone without a word is noticed after half a minute."""
 
@@ -120,7 +121,9 @@ class _Connections(RESTClientObject):
         self._sockets = sockets
 
     def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=self._socket)
+        # Each watch keeps a connection for good, and there are seven for each namespace: with any limit there is a
+        # number of namespaces from which on nothing else gets one.
+        return aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=self._socket)
 
     def _socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, *_ = address
@@ -144,6 +147,8 @@ class Client(ApiClient):
         self.place = place
         self.refused: str | None = None
         """Why the last look at the credentials gave none; they stay as they were."""
+        self.lists = asyncio.Semaphore(LISTS_AT_ONCE)
+        """Taken for each page of a list: with many namespaces thousands are due at one moment."""
         self._now = now
         self._read_at = now()
         self._reading = asyncio.Lock()

@@ -152,7 +152,8 @@ class Reflector(Generic[T]):
         while True:
             self.counts.pages += 1
             query = {"limit": str(PAGE), **({"continue": token} if token else {}), **self._selector}
-            page = parsed(await self._get(self._resource.path(self._version, self._namespace), query))
+            async with self._client.lists:
+                page = parsed(await self._get(self._resource.path(self._version, self._namespace), query))
             await self._read_page(page, found)
             token = page["metadata"].get("continue") or ""
             if not token:
