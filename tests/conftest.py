@@ -6,6 +6,11 @@ import logging
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+# How long a machine takes to think of an example says nothing of the program.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture

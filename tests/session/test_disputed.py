@@ -248,3 +248,23 @@ def test_a_cluster_that_was_replaced_while_it_warmed_may_never_have_been_warm():
     [third] = client.ack(first)
     assert names([third, *client.nack(second, "constraint validation failed")]) == [("cds", ["d"], [])]
     assert names(client.ack(third)) == [("rds", ["r"], [])]
+
+
+def test_a_cluster_that_routes_use_stays_listed_though_it_may_be_what_was_refused():
+    """Routes went to it while another cluster kept the answer back: to leave it out would take it from under them."""
+    client = SotwClient(make(CLUSTER, "a", 0), make(ENDPOINT, "a"), patience=1.0)
+    client.take(CLUSTER)
+    client.take(ENDPOINT, ["a"])
+    client.publish(
+        make(CLUSTER, "a", 1, health=True), make(CLUSTER, "d"), make(ENDPOINT, "d"), make(ROUTE, "r", 0, ["d"])
+    )
+    [clusters, assignment] = client.get()
+    client.ack(assignment)
+    client.take(ENDPOINT, ["a", "d"])
+    assert client.ask(ROUTE, ["r"]) == []
+    [routes] = client.later(1.0)
+    client.ack(routes)
+    [again, _] = client.nack(clusters, "constraint validation failed")
+    assert again.versions == {"a": make(CLUSTER, "a", 0).version, "d": clusters.versions["d"]}
+    assert again.names[-1] == "d"
+    assert names(client.ack(again))[0] == ("cds", ["a", "d"], [])

@@ -175,13 +175,13 @@ class Gates:
         A cluster that warms is never kept waiting: it has no endpoints yet, or its assignment is forced.
         """
         held = self._endpoints.holdings
-        if cluster not in held or cluster in self._endpoints.forced or not self._routed_to(cluster):
+        if cluster not in held or cluster in self._endpoints.forced or not self.routed_to(cluster):
             return False
         names = self._scope.names(ResourceType.ROUTE)
         wanted = (self._scope.wanted(ResourceType.ROUTE, name) for name in names)
         return not any(route is not None and cluster in route.uses for route in wanted)
 
-    def _routed_to(self, cluster: str) -> bool:
+    def routed_to(self, cluster: str) -> bool:
         """Whether the client may be running routes to the cluster."""
         return self._routes_due is not None or self._routes.holdings.used(cluster)
 
@@ -197,7 +197,7 @@ class Gates:
         return False
 
     def _keeps_cluster(self, name: str, now: float) -> bool:
-        if self._routed_to(name):
+        if self.routed_to(name):
             self._lingering.pop(name, None)
             return True
         if name not in self._clusters.acknowledged:

@@ -109,6 +109,8 @@ class Session:
         for type_ in GATED:
             self._substream(type_)
         self._gates = Gates(scope, self._substreams, terms, aggregated=len(types) > 1)
+        if isinstance(clusters := self._substreams[ResourceType.CLUSTER], SotwSubStream):
+            clusters.needed = self._gates.routed_to
 
     # -- Requests ----------------------------------------------------------------------------------------------
 
@@ -307,7 +309,7 @@ class Session:
     def _collect(self, sub: SubStream, names: Collection[str], now: float) -> _Batch:
         batch = _Batch()
         suspects = self._scope.suspects(sub.type)
-        for name in sorted(names):
+        for name in sorted(names, key=lambda name: (not sub.sooner(name), name)):
             if batch.size >= self._terms.limit and not sub.whole:
                 break
             resource = self._scope.get(sub.type, name)

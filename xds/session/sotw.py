@@ -6,7 +6,7 @@ lists everything and a name left out is removed; for the others a response says 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from xds.scope import Scope
@@ -20,7 +20,7 @@ from xds.wire.resource import Resource, empty_assignment, response, version_of
 class SotwSubStream(SubStream):
     """State of one type in the state of the world protocol."""
 
-    __slots__ = ("_carried", "_legacy", "_proven", "_unsure")
+    __slots__ = ("_carried", "_legacy", "_proven", "_unsure", "needed")
 
     TABLE: ClassVar[Table] = SOTW
 
@@ -34,6 +34,8 @@ class SotwSubStream(SubStream):
         """Names of which it may have another version than it said last: it refused a response that listed them."""
         self._legacy = False
         """Whether the wildcard came of a request without names."""
+        self.needed: Callable[[str], bool] = lambda _: False
+        """Whether something else that the client may be running needs the name: to leave it out would harm."""
 
     @property
     def whole(self) -> bool:
@@ -113,6 +115,10 @@ class SotwSubStream(SubStream):
             if self.surely_refused(name, self._carried[name].version):
                 self._take_back(name)
 
+    def sooner(self, name: str) -> bool:
+        """Whether the name is listed all the same: while others wait, only that can be what is refused."""
+        return name in self._carried and not self._has(self._carried[name])
+
     def retold(self, put: Iterable[Resource]) -> list[str]:
         """The names of which the response may bring another version than the client has."""
         unsure = {name for name, made in self._carried.items() if name in self._unsure or not self._has(made)}
@@ -183,9 +189,16 @@ class SotwSubStream(SubStream):
         self.owed = self.owed or bool(doubted)
         for made in doubted:
             self._unsure.add(made.name)
-            if self._carried.get(made.name) is made and not any(made.name in other.listed for other in self.flights):
+            if not self._stays(made):
                 self._take_back(made.name)
         return flight
+
+    def _stays(self, made: Resource) -> bool:
+        """Whether what was refused among others is to be listed again: a second time nothing would end that."""
+        name = made.name
+        if self._carried.get(name) is not made or any(name in other.listed for other in self.flights):
+            return True  # it is another already, or the answer to a later response will tell
+        return name not in self._proven and not self.refused(name, made.version) and self.needed(name)
 
     def _take_back(self, name: str) -> None:
         if (before := self._proven.get(name)) is None:
