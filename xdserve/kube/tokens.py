@@ -2,8 +2,11 @@
 
 An answer is remembered for a short while by the token's digest: Envoys that come again all at once must not become as
 many requests. While the apiserver does not answer, a good answer counts to the token's own end: an Envoy that starts
-again then is to get its configuration. What the apiserver never made is turned away unasked, so that strangers cannot
-keep it busy.
+again then is to get its configuration.
+
+Anybody can write a token that says anything, so strangers are kept cheap: what by its own words is no token for us, or is
+none of a gateway's ServiceAccount, is turned away unasked; what claims to be one waits in a bounded queue, apart from
+tokens that have been good; and bad answers push out no good ones.
 """
 
 from __future__ import annotations
@@ -14,10 +17,9 @@ import json
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -31,8 +33,13 @@ REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 GOOD_SECONDS = 60.0
 """How long a token that has been withdrawn (its pod is gone) may still be believed."""
 BAD_SECONDS = 5.0
+REVIEW_SECONDS = 5.0
+"""Less than a peer is waited for, so that one that was good before is let in while the apiserver says nothing."""
 _REVIEWS_AT_ONCE = 16
+_WAITING = 1_000
+"""Tokens never seen before that are asked about or wait for it; others are to come again."""
 _REMEMBERED = 20_000
+_REMEMBERED_BAD = 5_000
 _LONGEST = 16 << 10
 _PREFIX = "system:serviceaccount:"
 
@@ -55,12 +62,31 @@ class Account(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What is remembered of a token: whose it is, None if it is nobody's; and until when."""
+class _Claim(NamedTuple):
+    """What a token says of itself: whose it is, and when it ends (seconds since 1970)."""
 
-    account: Account | None
+    account: Account
+    expires: float
+
+
+class _Answer(NamedTuple):
+    """What is remembered of a good token: whose it is, and until when that is not asked again."""
+
+    account: Account
     until: float
+
+
+V = TypeVar("V")
+
+
+class _Newest(dict[bytes, V]):
+    """The newest so many, by digests of tokens."""
+
+    def remember(self, digest: bytes, value: V, most: int) -> None:
+        self.pop(digest, None)
+        while len(self) >= most:
+            del self[next(iter(self))]
+        self[digest] = value
 
 
 class TokenReviews:
@@ -87,9 +113,10 @@ class TokenReviews:
         self._gateway_of = gateway_of
         self._audience = audience
         self._clock, self._now = clock, now
-        self._answers: dict[bytes, _Answer] = {}
-        self._asked: dict[bytes, asyncio.Task[_Answer]] = {}
-        self._slots = asyncio.Semaphore(_REVIEWS_AT_ONCE)
+        self._good: _Newest[_Answer] = _Newest()
+        self._bad: _Newest[float] = _Newest()
+        self._asked: dict[bytes, asyncio.Task[Account | None]] = {}
+        self._slots, self._slots_of_known = (asyncio.Semaphore(_REVIEWS_AT_ONCE) for _ in range(2))
 
     async def identify(self, peer: Peer) -> frozenset[str]:
         """The one gateway whose pods have the token's ServiceAccount.
@@ -101,47 +128,55 @@ class TokenReviews:
         """
         if peer.token is None:
             raise Unproven("no bearer token in authorization")
-        account = (await self._answer(peer.token)).account
+        claim = self._claim(peer.token)
+        if claim is not None:
+            self._gateway(claim.account)
+        account = await self._account(peer.token, claim.expires) if claim else None
         if account is None:
             raise Denied("UNAUTHENTICATED", f"the bearer token is not a valid one for the audience {self._audience}")
+        return frozenset({self._gateway(account)})
+
+    def _gateway(self, account: Account) -> str:
         gateway = self._gateway_of(*account)
         if gateway is None:
             raise Denied("PERMISSION_DENIED", f"ServiceAccount {account.namespace}/{account.name} is no gateway's")
-        return frozenset({gateway})
+        return gateway
 
-    async def _answer(self, token: str) -> _Answer:
-        expires = self._expiry(token)
-        if expires is None:
-            return _Answer(None, 0.0)
+    async def _account(self, token: str, expires: float) -> Account | None:
+        """Whose a token is by the apiserver's word, now or a moment ago; None for nobody's."""
         digest = sha256(token.encode()).digest()
-        held = self._answers.get(digest)
+        held = self._good.get(digest)
         if held is not None and self._clock() < held.until:
-            return held
+            return held.account
+        if self._clock() < self._bad.get(digest, 0.0):
+            return None
         asked = self._asked.get(digest)
         if asked is None:
+            if held is None and len(self._asked) >= _WAITING:
+                raise ReviewError("too many tokens wait for their review", away=False)
             asked = self._asked[digest] = asyncio.create_task(self._ask(digest, token, expires))
             asked.add_done_callback(lambda task: self._done(digest, task))
         return await asyncio.shield(asked)
 
-    def _done(self, digest: bytes, task: asyncio.Task[_Answer]) -> None:
+    def _done(self, digest: bytes, task: asyncio.Task[Account | None]) -> None:
         del self._asked[digest]
         if not task.cancelled():
             task.exception()  # nobody may have waited for it to the end
 
-    async def _ask(self, digest: bytes, token: str, expires: float) -> _Answer:
+    async def _ask(self, digest: bytes, token: str, expires: float) -> Account | None:
         """Others may wait for the same answer, so who asked first may leave."""
+        held = self._good.get(digest)
         try:
-            async with self._slots:
+            async with asyncio.timeout(REVIEW_SECONDS), self._slots_of_known if held else self._slots:
                 account = await self._review(token)
-        except ReviewError as error:
-            held = self._answers.get(digest)
-            if error.away and held is not None and held.account is not None:
-                return held
+        except (ReviewError, TimeoutError) as error:
+            if held is not None and (isinstance(error, TimeoutError) or error.away):
+                return held.account
+            if isinstance(error, TimeoutError):
+                raise ReviewError("the apiserver does not review tokens in time", away=True) from error
             raise
-        seconds = BAD_SECONDS if account is None else min(GOOD_SECONDS, expires - self._now())
-        answer = _Answer(account, self._clock() + seconds)
-        self._remember(digest, answer)
-        return answer
+        self._remember(digest, account, expires)
+        return account
 
     async def _review(self, token: str) -> Account | None:
         spec = {"token": token, "audiences": [self._audience]}
@@ -160,14 +195,16 @@ class TokenReviews:
             return None
         return _account(status.get("user", {}).get("username", ""))
 
-    def _remember(self, digest: bytes, answer: _Answer) -> None:
-        self._answers.pop(digest, None)
-        while len(self._answers) >= _REMEMBERED:
-            del self._answers[next(iter(self._answers))]  # the oldest
-        self._answers[digest] = answer
+    def _remember(self, digest: bytes, account: Account | None, expires: float) -> None:
+        if account is None:
+            self._good.pop(digest, None)
+            self._bad.remember(digest, self._clock() + BAD_SECONDS, _REMEMBERED_BAD)
+            return
+        until = self._clock() + min(GOOD_SECONDS, expires - self._now())
+        self._good.remember(digest, _Answer(account, until), _REMEMBERED)
 
-    def _expiry(self, token: str) -> float | None:
-        """When a token ends by its own words; None if by them it is no token of a ServiceAccount for us now."""
+    def _claim(self, token: str) -> _Claim | None:
+        """What a token says of itself; None if by its own words it is none of a ServiceAccount for us now."""
         claims = _claims(token)
         audiences, expires = claims.get("aud"), claims.get("exp")
         listed = [audiences] if isinstance(audiences, str) else audiences
@@ -175,7 +212,8 @@ class TokenReviews:
             return None
         if isinstance(expires, bool) or not isinstance(expires, int | float) or not expires > self._now():
             return None
-        return float(expires)
+        account = _account(claims.get("sub"))
+        return _Claim(account, float(expires)) if account else None
 
 
 def _claims(token: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.wait import wait_until
 from xds.identity import Denied, Peer, Unproven
 from xdserve.kube.calls import CallError
 from xdserve.kube.tokens import BAD_SECONDS, GOOD_SECONDS, ReviewError, TokenReviews
@@ -59,8 +60,8 @@ def reviews(apiserver):
     )
 
 
-def token(*, aud=("xdserve",), exp=NOW + 3600, salt=""):
-    claims = {"aud": list(aud) if isinstance(aud, tuple) else aud, "exp": exp, "salt": salt}
+def token(*, aud=("xdserve",), exp=NOW + 3600, salt="", sub=IRIS):
+    claims = {"aud": list(aud) if isinstance(aud, tuple) else aud, "exp": exp, "salt": salt, "sub": sub}
     parts = [b"{}", json.dumps(claims).encode(), b"signature"]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
@@ -113,10 +114,13 @@ async def test_a_refusal_is_remembered_for_a_moment(apiserver, reviews):
 
 @pytest.mark.parametrize("user", ["system:serviceaccount:models:default", "system:serviceaccount:other:iris-gateway"])
 async def test_a_good_token_of_no_gateway(apiserver, reviews, user):
-    apiserver.users[token()] = user
-    with pytest.raises(Denied) as denied:
-        await reviews.identify(peer(token()))
-    assert denied.value.status == "PERMISSION_DENIED"
+    """By the apiserver's word, whatever the token says; and by its own word unasked."""
+    for text, asked in ((token(), 1), (token(sub=user), 1)):
+        apiserver.users[text] = user
+        with pytest.raises(Denied, match=f"{user.split(':')[3]} is no gateway's") as denied:
+            await reviews.identify(peer(text))
+        assert denied.value.status == "PERMISSION_DENIED"
+        assert len(apiserver.asked) == asked
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,10 @@ WRONG = {
     "no map": "e30.W10.x",
     "deep": "e30." + base64.urlsafe_b64encode(b"[" * 9000).decode() + ".x",
     "huge": token(salt="x" * 20_000),
+    "of no ServiceAccount": token(sub="jane"),
+    "of nobody": token(sub=None),
+    "of a number": token(sub=7),
+    "of half an account": token(sub="system:serviceaccount:models"),
 }
 
 
@@ -236,6 +244,54 @@ async def test_memory_is_bounded(apiserver, reviews, monkeypatch):
     for text in texts:
         apiserver.users[text] = IRIS
         await reviews.identify(peer(text))
-    assert len(reviews._answers) == 3
+    assert len(reviews._good) == 3
     await reviews.identify(peer(texts[-1]))
     assert len(apiserver.asked) == 10
+
+
+async def refused(reviews, text):
+    with pytest.raises(Denied):
+        await reviews.identify(peer(text))
+
+
+async def test_bad_answers_push_out_no_good_ones(apiserver, reviews, monkeypatch):
+    monkeypatch.setattr("xdserve.kube.tokens._REMEMBERED_BAD", 3)
+    apiserver.users[token()] = IRIS
+    await reviews.identify(peer(token()))
+    for number in range(10):
+        await refused(reviews, token(salt=str(number)))
+    assert len(reviews._bad) == 3
+    asked = len(apiserver.asked)
+    assert await reviews.identify(peer(token())) == {"models/iris"}
+    assert len(apiserver.asked) == asked
+
+
+async def test_strangers_wait_in_a_bounded_queue_and_apart_from_who_was_good(apiserver, reviews, monkeypatch):
+    monkeypatch.setattr("xdserve.kube.tokens._WAITING", 40)
+    apiserver.users[token()] = IRIS
+    await reviews.identify(peer(token()))
+    apiserver.time = GOOD_SECONDS
+    apiserver.gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        strangers = [tasks.create_task(refused(reviews, token(salt=str(number)))) for number in range(40)]
+        await wait_until(lambda: len(reviews._asked) == 40)
+        with pytest.raises(ReviewError, match="too many"):
+            await reviews.identify(peer(token(salt="one more")))
+        known = tasks.create_task(reviews.identify(peer(token())))
+        await wait_until(lambda: apiserver.asked[-1]["token"] == token())  # it has not waited for any of them
+        apiserver.gate.set()
+    assert known.result() == {"models/iris"}
+    assert all(task.done() for task in strangers)
+    assert not reviews._asked
+
+
+async def test_a_review_that_nobody_waits_for_any_more_ends(apiserver, reviews, monkeypatch):
+    monkeypatch.setattr("xdserve.kube.tokens.REVIEW_SECONDS", 0.05)
+    apiserver.users[token()] = IRIS
+    await reviews.identify(peer(token()))
+    apiserver.time = GOOD_SECONDS
+    apiserver.gate.clear()
+    with pytest.raises(ReviewError, match="in time"):
+        await reviews.identify(peer(token(salt="new")))
+    assert await reviews.identify(peer(token())) == {"models/iris"}  # good before, and the apiserver says nothing
+    assert not reviews._asked
