@@ -289,7 +289,7 @@ class _Gateway:
         credentials = Credentials(ca=CONFIG / CA_FILE, token_file=TOKENS / TOKEN_FILE, directory=CONFIG)
         admin = Address(DEFAULT_ADMIN.host, free_port(DEFAULT_ADMIN.port, self._gateway.port))
         pod = Pod(
-            address=Address("::" if ":" in self._gateway.address else "0.0.0.0", self._probe_port),  # noqa: S104
+            address=Address("::" if ":" in self._gateway.address else "0.0.0.0", self._probe_port),  # noqa: S104 - the pod's own
             admin=admin,
             key=self._key(),
             limit=self._deploying.grace - _MARGIN,

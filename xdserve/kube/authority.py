@@ -37,6 +37,9 @@ logger = structlog.get_logger("xdserve.authority")
 SECRET = "xdserve-ca"  # noqa: S105 - the name of the object
 LOOK_SECONDS = 30.0
 RETRY_SECONDS = 2.0
+_EMPTY = "to start anew, empty it: kubectl -n {namespace} patch secret {secret} --type=json " + (
+    """-p '[{{"op": "remove", "path": "/data"}}]'"""
+)
 _SERVED = (BUNDLE, CERTIFICATE, KEY)
 _SVC, _CLUSTER = ".svc", ".cluster.local"
 
@@ -134,7 +137,9 @@ class Authority:
         try:
             return from_data(data)
         except MaterialError as error:
-            hint = "delete it, and a new one is made" if AUTHORITIES in data else "it is not xdserve's"
+            # To delete it would not do: the chart's roles let it be filled, and not be made.
+            hint = _EMPTY.format(namespace=self._namespace, secret=self._secret)
+            hint = hint if AUTHORITIES in data else "it is not xdserve's"
             raise MaterialError(f"{error}; {hint}") from None
 
     async def _read(self) -> dict[str, Any] | None:
@@ -217,7 +222,7 @@ class CertificateFiles:
                 raise MaterialError("no certificate in PEM")
         except (OSError, ValueError) as error:
             if str(error) != self._trouble:
-                logger.error("no authorities for gateways", file=str(self._ca), cause=str(error))  # noqa: TRY400
+                logger.error("no authorities for gateways", file=str(self._ca), cause=str(error))  # noqa: TRY400 - one line
             self._trouble = str(error)
             return bool(self.bundle)
         self._trouble = ""

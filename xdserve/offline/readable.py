@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -13,11 +14,18 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature is PyYAML's
         return True
 
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: object = None) -> yaml.SequenceNode:  # noqa: ANN401, ARG002
-        return super().represent_sequence(tag, sequence, _is_short(sequence))
 
-    def represent_mapping(self, tag: str, mapping: Any, flow_style: object = None) -> yaml.MappingNode:  # noqa: ANN401, ARG002
-        return super().represent_mapping(tag, mapping, _is_short(mapping))
+def _sequence(dumper: yaml.SafeDumper, sequence: Sequence[Any]) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", sequence, _is_short(sequence))
+
+
+def _mapping(dumper: yaml.SafeDumper, mapping: Mapping[str, Any]) -> yaml.MappingNode:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", mapping, _is_short(mapping))
+
+
+for _kind in (list, tuple):
+    _Dumper.add_representer(_kind, _sequence)
+_Dumper.add_representer(dict, _mapping)
 
 
 def _is_short(value: object) -> bool:

@@ -11,7 +11,13 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.kube.demo.ground import NoGroundError, ground
+from tests.kube.demo.scenario import play
+from tests.support.chart import HelmRefused
+from tests.support.kube_binaries import BinaryError, kube_binaries, kubectl_binary
 from tests.support.netns import allow_networks
+from xdserve.demo.envoy import EnvoyNotFoundError, find
+from xdserve.demo.processes import ChildError
 
 _USERS = Path("/proc/self/ns/user")
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -22,15 +28,8 @@ def main(arguments):
     options = _options(arguments)
     users = _USERS.readlink()
     if not options.machine_network:
-        allow_networks()  # while there is one thread
+        allow_networks()  # while there is one thread: nothing that is imported may start one
     own_user = _USERS.readlink() != users
-    from tests.kube.demo.ground import NoGroundError, ground  # noqa: PLC0415
-    from tests.kube.demo.scenario import play  # noqa: PLC0415
-    from tests.support.chart import HelmRefused  # noqa: PLC0415
-    from tests.support.kube_binaries import BinaryError, kube_binaries, kubectl_binary  # noqa: PLC0415
-    from xdserve.demo.envoy import EnvoyNotFoundError, find  # noqa: PLC0415
-    from xdserve.demo.processes import ChildError  # noqa: PLC0415
-
     try:
         find(), kubectl_binary(), kube_binaries()  # to build them takes the way out that the network does not have
         with ground(machine=options.machine_network, own_user=own_user) as where:

@@ -39,7 +39,8 @@ class Said(NamedTuple):
         found = _ANSWERED.search(self.err)
         if found is None:
             raise KubectlError(f"no answer to a PATCH in what kubectl says: {self.err[-300:]}")
-        at = datetime.strptime(f"{datetime.now().year} {found[1]}", "%Y %m%d %H:%M:%S.%f")  # noqa: DTZ005, DTZ007
+        year, zone = time.strftime("%Y %z").split()  # klog writes local time, and neither of them
+        at = datetime.strptime(f"{year} {found[1]} {zone}", "%Y %m%d %H:%M:%S.%f %z")
         return at.timestamp() - (time.time() - time.perf_counter())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,10 +111,12 @@ class Tensor:
         return found
 
     def _bytes_of(self, value: object) -> bytes:
-        try:
-            return value if isinstance(value, bytes) else value.encode()  # type: ignore[attr-defined]
-        except (AttributeError, UnicodeEncodeError):
-            raise TensorError(f"{self.name}: has elements that are not text") from None
+        if isinstance(value, bytes):
+            return value
+        if isinstance(value, str):
+            with suppress(UnicodeEncodeError):
+                return value.encode()
+        raise TensorError(f"{self.name}: has elements that are not text")
 
     def _check_kinds(self, values: Sequence[object]) -> None:
         kinds = {type(value) for value in values}
