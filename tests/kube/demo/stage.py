@@ -185,10 +185,7 @@ def _example(stage, service, port, path):
         case "traffic-policy" if service == "iris":
             return _RULES.sub("\n", text)
     documents = [one for one in yaml.safe_load_all(text) if not one["metadata"]["name"].startswith("iris-explainer")]
-    spec = documents[0]["spec"]
-    spec.pop("explainer", None)
-    for each in spec.get("canary", ()):  # which KServe's webhook would have set before the schema asks for it
-        each["predictor"]["model"].setdefault("name", "kserve-container")
+    documents[0]["spec"].pop("explainer", None)
     return yaml.safe_dump_all(documents, sort_keys=False).replace(HOST, stage.ground.address)
 
 
