@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --no-annotate --quiet --upgrade --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kube test test-long check format bench soak generate docs golden requirements clean
+.PHONY: help demo demo-kube test test-long check format bench soak generate docs crds golden requirements clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
