@@ -93,14 +93,12 @@ def render(
     Raises:
         ValueError: one of them is wrong; the message says what is allowed.
     """
-    node_id = default_node_id(check_gateway(gateway)) if node_id is None else node_id
-    if not _NODE_ID.fullmatch(node_id):
-        raise ValueError("1..512 printable ASCII characters without blanks")
+    node = _node(gateway, node_id)
     servers, admin = _servers(xds_address), _address(admin_address)
     credentials = credentials or Credentials()
     check_token(credentials, servers)
     return {
-        "node": {"id": node_id, "cluster": gateway},
+        "node": node,
         "dynamic_resources": {"ads_config": _ads(), "cds_config": _from_ads(), "lds_config": _from_ads()},
         "static_resources": {"clusters": [_xds_cluster(servers, credentials)]},
         "cluster_manager": {"load_stats_config": _load_stats()},
@@ -132,6 +130,13 @@ def to_yaml(bootstrap: dict[str, Any]) -> str:
 def to_json(bootstrap: dict[str, Any]) -> str:
     """The text that ``envoy --config-yaml`` or a ``.json`` file takes."""
     return json.dumps(bootstrap, indent=2, ensure_ascii=False) + "\n"
+
+
+def _node(gateway: str, node_id: str | None) -> dict[str, str]:
+    node_id = default_node_id(check_gateway(gateway)) if node_id is None else node_id
+    if not _NODE_ID.fullmatch(node_id):
+        raise ValueError("1..512 printable ASCII characters without blanks")
+    return {"id": node_id, "cluster": gateway}
 
 
 def _servers(addresses: Address | str | Sequence[Address | str]) -> list[Address]:

@@ -23,6 +23,7 @@ from xdserve.flags import AllowedHosts, Config, Domain, NameBackends, TrustedHop
 if TYPE_CHECKING:
     from bootstrap import Address
     from translator.planners.options import Options
+    from xdserve.offline.validation import Validated
     from xdserve.settings import Settings
 
 USAGE = 2
@@ -108,12 +109,14 @@ def serve(
 ) -> None:
     """Read objects from a directory or a cluster, watch them, and serve each gateway's resources to its Envoys."""
     given = {name: value for name, value in locals().items() if name != "config"}
+    raise typer.Exit(_serve(_settings(given, config)))
 
+
+def _serve(settings: Settings) -> int:
     import asyncio
 
     from xdserve import log
 
-    settings = _settings(given, config)
     if settings.source is None:
         _say("--source: not given, allowed a directory or kubernetes (also XDSERVE_SOURCE, or in the file of settings)")
         raise typer.Exit(USAGE)
@@ -128,7 +131,7 @@ def serve(
     else:
         from xdserve.kube.program import serve as run
 
-    raise typer.Exit(asyncio.run(run(settings)))
+    return asyncio.run(run(settings))
 
 
 @app.command()
@@ -199,9 +202,7 @@ def validate(
     options = _options(given)
 
     from xdserve.demo.envoy import EnvoyNotFoundError, find
-    from xdserve.offline import display
     from xdserve.offline.envoy import NotAnEnvoyError
-    from xdserve.offline.findings import Severity
     from xdserve.offline.validation import Request
     from xdserve.offline.validation import validate as run
 
@@ -213,12 +214,19 @@ def validate(
     except (EnvoyNotFoundError, NotAnEnvoyError) as error:
         _say(f"--envoy: {error}")
         raise typer.Exit(USAGE) from None
+    raise typer.Exit(_print_findings(result, output, quiet))
+
+
+def _print_findings(result: Validated, output: Report, quiet: bool) -> int:
+    from xdserve.offline import display
+    from xdserve.offline.findings import Severity
+
     if output is Report.JSON:
         shown = [said for said in result.said if not quiet or said.severity is Severity.ERROR]
         _print(display.as_json(display.findings_data(shown)))
     else:
         _print(display.as_text(display.validated(result, quiet=quiet)))
-    raise typer.Exit(int(result.count(Severity.ERROR) > 0))
+    return int(result.count(Severity.ERROR) > 0)
 
 
 @app.command()

@@ -77,7 +77,11 @@ class Metrics:
             ProcessCollector(registry=self.registry)
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
+        self._add_what_there_is()
+        self._add_planning()
+        self._add_streams()
 
+    def _add_what_there_is(self) -> None:
         self.gateways = self._gauge("gateways", "Gateways that have resources")
         self.services = self._gauge("services", "Services that are planned")
         self.connected_envoys = self._gauge(
@@ -91,12 +95,14 @@ class Metrics:
             type=TYPES,
         )
 
+    def _add_planning(self) -> None:
         self.edits = self._counter("edits", "Changes of objects taken in")
         self.planned_services = self._counter("planned_services", "Services planned, again or for the first time")
         self.encoded_assignments = self._counter("encoded_assignments", "Endpoint assignments encoded")
         self.plan_failures = self._counter("plan_failures", "Plans that failed by a fault of the program's own")
         self.plan_seconds = self._histogram("plan_seconds", "Time from a change to its resources", _PLAN_BUCKETS)
 
+    def _add_streams(self) -> None:
         self.resources_sent = self._counter("resources_sent", "Resources sent to Envoys", type=TYPES)
         self.resources_removed = self._counter("resources_removed", "Removals sent to Envoys", type=TYPES)
         self.bytes_sent = self._counter("bytes_sent", "Bytes of responses sent to Envoys", type=TYPES)

@@ -42,18 +42,7 @@ def endpoints(simulation: Simulation) -> tuple[Endpoint, ...]:
         return simulation.reply({"name": request.match_info["model"], "ready": True})
 
     async def infer(request: web.Request) -> web.Response:
-        body = await simulation.admission.body(request)
-        try:
-            content, inputs = read(body, request.headers.get(JSON_SIZE))
-            outputs = _outputs(content, inputs)
-        except TensorError as error:
-            raise Failure(400, str(error)) from None
-        async with simulation.working():
-            head = _head(request, content) | {"variant": simulation.variant}
-        try:
-            return _answer(head, outputs, simulation.variant)
-        except TensorError as error:
-            raise Failure(400, str(error)) from None
+        return await _infer(simulation, request)
 
     path = f"/v2/models/{MODEL}"
     of_models = [
@@ -71,6 +60,18 @@ def endpoints(simulation: Simulation) -> tuple[Endpoint, ...]:
         Endpoint("GET", "/v2/health/ready", "v2: whether the server is ready (always)", ready),
         *(Endpoint(*parts) for parts in of_models),
     )
+
+
+async def _infer(simulation: Simulation, request: web.Request) -> web.Response:
+    body = await simulation.admission.body(request)
+    try:
+        content, inputs = read(body, request.headers.get(JSON_SIZE))
+        outputs = _outputs(content, inputs)
+        async with simulation.working():
+            head = _head(request, content) | {"variant": simulation.variant}
+        return _answer(head, outputs, simulation.variant)
+    except TensorError as error:
+        raise Failure(400, str(error)) from None
 
 
 def server_metadata() -> Body:
