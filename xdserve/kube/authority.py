@@ -37,7 +37,8 @@ logger = structlog.get_logger("xdserve.authority")
 SECRET = "xdserve-ca"  # noqa: S105 - the name of the object
 LOOK_SECONDS = 30.0
 RETRY_SECONDS = 2.0
-_EMPTY = "to start anew, empty it: kubectl -n {namespace} patch secret {secret} --type=json " + (
+_EMPTY = (
+    "to start anew, empty it: kubectl -n {namespace} patch secret {secret} --type=json "
     """-p '[{{"op": "remove", "path": "/data"}}]'"""
 )
 _SERVED = (BUNDLE, CERTIFICATE, KEY)
@@ -133,13 +134,12 @@ class Authority:
         return _texts(found or {})
 
     def _material(self, found: Mapping[str, Any]) -> Material:
-        data = _texts(found)
         try:
-            return from_data(data)
+            return from_data(_texts(found))
         except MaterialError as error:
             # To delete it would not do: the chart's roles let it be filled, and not be made.
-            hint = _EMPTY.format(namespace=self._namespace, secret=self._secret)
-            hint = hint if AUTHORITIES in data else "it is not xdserve's"
+            empty = _EMPTY.format(namespace=self._namespace, secret=self._secret)
+            hint = empty if AUTHORITIES in found["data"] else "it is not xdserve's"
             raise MaterialError(f"{error}; {hint}") from None
 
     async def _read(self) -> dict[str, Any] | None:

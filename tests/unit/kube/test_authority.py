@@ -6,6 +6,7 @@ import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 
 from bootstrap.address import Address
 from tests.support import certificates
@@ -153,6 +154,24 @@ async def test_a_broken_secret_is_not_written_over(world):
         assert not await world.replica("b").look()
         world.apiserver.secrets[SECRET] = held
     assert len(world.apiserver.writes) == 1
+
+
+@pytest.mark.parametrize("emptied", [{}, {"data": {}}, {"data": None}])
+async def test_a_broken_secret_is_filled_anew_when_it_has_been_emptied(world, emptied):
+    """As the error says: xdserve may fill its Secret, and may not make one."""
+    replica = world.replica("a")
+    await replica.ready()
+    before, held = replica.bundle, world.apiserver.secrets[SECRET]
+    world.apiserver.secrets[SECRET] = held | {"data": held["data"] | {"tls.key": "****"}}
+    with structlog.testing.capture_logs() as logged:
+        await replica.look()
+    command = f'kubectl -n system patch secret {SECRET} --type=json -p \'[{{"op": "remove", "path": "/data"}}]\''
+    assert command in logged[0]["cause"]
+    bare = {name: value for name, value in held.items() if name != "data"}
+    world.apiserver.secrets[SECRET] = bare | emptied
+    assert await replica.look()
+    assert world.apiserver.writes == [("POST", SECRET), ("PUT", SECRET)]
+    assert replica.bundle != before
 
 
 async def test_an_empty_secret_is_filled_by_whoever_comes_first(world):
