@@ -42,6 +42,10 @@ class Trouble(Enum):
     BROKEN = "broken"  # what came cannot be understood
 
 
+_LIST_AGAIN = (Trouble.EXPIRED, Trouble.BROKEN)
+"""After these all is listed anew, which is dear: not again and again for watches that bring nothing."""
+
+
 class Failed(Exception):
     """A request or a watch failed; the text is one line. ``retry_after`` is what the apiserver asks for, in seconds."""
 
@@ -98,6 +102,7 @@ class Course:
         self._step = Step(Do.LIST, 0.0)
         self._failures = 0
         self._refusals = 0
+        self._fruitless = 0
         self._misses = 0
         self._said: str | None = None
         self._why: Trouble | None = None
@@ -128,12 +133,12 @@ class Course:
     def moved(self, resource_version: str) -> None:
         """An event or a bookmark has come."""
         self.resource_version = resource_version
-        self._backoff.reset()
+        self._fruitful()
 
     def ended(self, seconds: float) -> None:
         """A watch has ended in order, after so many seconds."""
         if seconds >= SHORT_LIFE:
-            self._backoff.reset()
+            self._fruitful()
             self._step = Step(Do.WATCH, 0.0)
         else:
             self._step = Step(Do.WATCH, self._backoff.delay())
@@ -165,12 +170,19 @@ class Course:
         self._failures += 1
         if failure.trouble is not Trouble.NOT_FOUND:
             self._misses = 0
+        self._fruitless += failure.trouble in _LIST_AGAIN
         self._refused(failure)
-        if self._refusals > DOUBTED or (self._failures > 1 and not self._refusals):
+        if self._is_believed():
             # While it is the same trouble its first words stay: each other text would be told anew.
             self._said = self._said if failure.trouble is self._why and self._said else str(failure)
             self._why = failure.trouble
         self._step = self._after(failure)
+
+    def _is_believed(self) -> bool:
+        """Whether it is to be told: it was no single failure, nor one of an apiserver that starts."""
+        if self._refusals:
+            return self._refusals > DOUBTED
+        return self._failures > 1 or self._fruitless > DOUBTED
 
     def _refused(self, failure: Failed) -> None:
         """Count refusals in a row; with the first of them the apiserver is back, however long it was away."""
@@ -186,7 +198,8 @@ class Course:
         match failure.trouble:
             case Trouble.EXPIRED:
                 self.resource_version = None
-                delay = EXPIRED_SPREAD * self._random() if self._failures == 1 else self._backoff.delay()
+                once = self._failures == self._fruitless == 1
+                delay = EXPIRED_SPREAD * self._random() if once else self._backoff.delay()
                 return Step(Do.LIST, delay)
             case Trouble.BROKEN:
                 # The same watch would bring the same again.
@@ -202,5 +215,14 @@ class Course:
                 return Step(do, max(self._backoff.delay(), min(failure.retry_after, LONGEST_ASKED)))
 
     def _well(self) -> None:
+        """An answer has come; after lists whose watches bring nothing, only what a watch brings is good news."""
         self._failures = self._refusals = 0
-        self._said = None
+        if self._fruitless <= DOUBTED:
+            self._said = None
+
+    def _fruitful(self) -> None:
+        """A watch has brought something, or has lasted."""
+        if self._fruitless > DOUBTED:
+            self._said = None
+        self._fruitless = 0
+        self._backoff.reset()

@@ -132,8 +132,7 @@ class Reflector(Generic[T]):
             except Failed as error:
                 self.counts.failures[error.trouble] += 1
                 self._course.failed(error)
-            if self.trouble != said:
-                self._tell()
+            self._told(said)
 
     async def _do(self, do: Do) -> None:
         match do:
@@ -206,8 +205,7 @@ class Reflector(Generic[T]):
     async def _follow(self, answer: RESTResponse) -> None:
         said = self.trouble
         self._course.opened()
-        if said:
-            self._tell()
+        said = self._told(said)
         lines = Lines()
         while chunk := await answer.response.content.readany():
             events: list[Event[T]] = []
@@ -217,6 +215,13 @@ class Reflector(Generic[T]):
             finally:
                 if events:
                     self._take(events)
+            said = self._told(said)
+
+    def _told(self, said: str | None) -> str | None:
+        """Tell, if the trouble is another than was said; gives what is said now."""
+        if self.trouble != said:
+            self._tell()
+        return self.trouble
 
     def _frame(self, line: bytes, events: list[Event[T]]) -> None:
         found = frame(line)

@@ -130,6 +130,29 @@ def test_versions_that_expire_at_once_again_and_again_are_no_busy_loop():
     assert delays[-1] == LONGEST_DELAY
 
 
+@pytest.mark.parametrize("trouble", [Trouble.EXPIRED, Trouble.BROKEN])
+def test_watches_that_never_get_further_than_their_list_are_no_busy_loop_of_lists(trouble: Trouble):
+    """A list is well, and its watch expires at once, for ever: each list is all there is, so they become seldom."""
+    found = course()
+    delays, told = [], []
+    for number in range(DOUBTED + 6):
+        found.listed(str(number))
+        found.opened()
+        found.failed(Failed(trouble, "too old"))
+        assert found.step.do is Do.LIST
+        delays.append(found.step.after)
+        told.append(found.trouble)
+    assert delays[-1] == LONGEST_DELAY
+    assert told == [None] * DOUBTED + ["too old"] * 6
+    found.listed("99")
+    found.opened()
+    assert found.trouble == "too old"
+    found.moved("100")
+    assert found.trouble is None
+    found.failed(Failed(Trouble.EXPIRED, "too old"))
+    assert found.step == Step(Do.LIST, EXPIRED_SPREAD)
+
+
 def test_what_cannot_be_understood_is_not_asked_for_again():
     found = watching()
     found.failed(Failed(Trouble.BROKEN, "no JSON"))
