@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
+import structlog
+
 from translator.objects import EndpointSlice, Ref, identify
 from xdserve.kube.client import Client
 from xdserve.kube.frames import Document
@@ -13,6 +15,8 @@ from xdserve.kube.held import Held, Meta, Reading, understand
 from xdserve.kube.reflector import Counts, Deleted, Event, Listed, Reflector, Upserted
 from xdserve.kube.resources import RESOURCES, TARGETS, Resource, Scope
 from xdserve.sources import Broken, Change, Feed, Gone, Put, Source, SourceError
+
+logger = structlog.get_logger("xdserve.source")
 
 CLUSTER = "kubernetes"
 """What errors about the cluster as a whole name in place of a file."""
@@ -125,8 +129,9 @@ class KubernetesSource:
         """A scope has been listed: with the last of them, all is there."""
         if installed:
             self._absent.discard(scope.resource)
-        else:
+        elif scope.resource not in self._absent:  # which each of its namespaces says
             self._absent.add(scope.resource)
+            logger.info("not installed, waited for", resource=str(scope.resource))
         self._unlisted.discard(scope)
 
     def _put_off(self, changes: Iterable[Change]) -> None:

@@ -1,13 +1,16 @@
-"""Many namespaces: each holds its watches for good, and everything else is to be answered still."""
+"""A source of several namespaces, by an apiserver of a few lines: connections, and what is not installed."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 
+import structlog
 from aiohttp import web
 
 from tests.support.wait import wait_until
 from xdserve.kube import client as module
+from xdserve.kube import course
 from xdserve.kube.calls import Calls
 from xdserve.kube.client import connect
 from xdserve.kube.resources import RESOURCES
@@ -24,12 +27,15 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/xdserve/leases/xdserve"
 
 
 class Apiserver:
-    """Has nothing; counts the watches that it holds, and the lists that it answers at once."""
+    """Has nothing, and `missing` not even as a kind; counts the watches it holds, and the lists it answers at once."""
 
-    def __init__(self):
+    def __init__(self, missing=None):
+        self.missing = missing
         self.watches = self.lists = self.most = 0
 
     async def answer(self, request):
+        if request.path.endswith(f"/{self.missing}"):
+            return web.json_response({"kind": "Status", "code": 404, "message": "not found"}, status=404)
         if "watch" in request.query:
             self.watches += 1
             response = web.StreamResponse()
@@ -49,9 +55,9 @@ class Feed:
         pass
 
 
-async def test_the_watches_of_many_namespaces_leave_connections_for_all_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LISTS_AT_ONCE", 5)
-    apiserver = Apiserver()
+@asynccontextmanager
+async def reading(apiserver, namespaces, tmp_path):
+    """A source that reads, and its client."""
     application = web.Application()
     application.router.add_get("/{path:.*}", apiserver.answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
@@ -59,15 +65,35 @@ async def test_the_watches_of_many_namespaces_leave_connections_for_all_else(tmp
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     (tmp_path / "kubeconfig").write_text(KUBECONFIG.format(port=runner.addresses[0][1]))
     client = await connect(tmp_path / "kubeconfig")
-    source = KubernetesSource(client, Feed(), NAMESPACES)
+    source = KubernetesSource(client, Feed(), namespaces)
     task = asyncio.create_task(source.run())
     try:
-        await wait_until(lambda: apiserver.watches == len(NAMESPACES) * len(RESOURCES))
-        assert source.synced.is_set()
-        assert await Calls(client)("GET", LEASE)
-        assert apiserver.most <= 5
+        yield source, client
     finally:
         task.cancel()
         await asyncio.wait([task])
         await client.close()
         await runner.cleanup()
+
+
+async def test_the_watches_of_many_namespaces_leave_connections_for_all_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LISTS_AT_ONCE", 5)
+    apiserver = Apiserver()
+    async with reading(apiserver, NAMESPACES, tmp_path) as (source, client):
+        await wait_until(lambda: apiserver.watches == len(NAMESPACES) * len(RESOURCES))
+        assert source.synced.is_set()
+        assert await Calls(client)("GET", LEASE)
+        assert apiserver.most <= 5
+
+
+async def test_what_is_not_installed_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "CONFIRM_DELAY", 0.0)
+    monkeypatch.setattr(course, "POLL_DELAY", 0.01)
+    apiserver = Apiserver(missing="inferences")
+    with structlog.testing.capture_logs() as logged:
+        async with reading(apiserver, NAMESPACES[:3], tmp_path) as (source, _):
+            await source.synced.wait()
+            looks = source.requests()["looks"]
+            await wait_until(lambda: source.requests()["looks"] > looks + 3)
+    said = [line for line in logged if line["event"] == "not installed, waited for"]
+    assert [(line["log_level"], line["resource"]) for line in said] == [("info", "inferences.serving.kubedl.io")]
