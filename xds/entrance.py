@@ -18,11 +18,15 @@ from xds.admission import Failures, TokenBucket
 from xds.api.envoy.config.core.v3 import Node
 from xds.call import Call, Ended, Limits
 from xds.hangup import address_of
-from xds.identity import Authenticator, Denied, Peer, authorize
+from xds.identity import Authenticator, Denied, Peer, Undecided, authorize
 from xds.session import ProtocolError
 from xds.streams import LONGEST_TEXT
 
+UNDECIDED_SECONDS = 10.0
+"""Between two lines of the log about peers of whom it cannot be told who they are: all come again all the time."""
+
 _UNREADY = "this server does not know its gateways yet"
+_UNDECIDED = "it cannot be told who this peer is"
 
 _GATEWAY = re.compile(r"[!-.0-~]{1,63}/[!-.0-~]{1,253}")
 
@@ -45,6 +49,8 @@ class Entrance:
         rate = (limits.admission_rate, max(1.0, limits.admission_rate))
         self._streams, self._reports = TokenBucket(*rate), TokenBucket(*rate)
         self._failures = Failures(*rate)
+        self._lines = TokenBucket(1 / UNDECIDED_SECONDS, 1.0)
+        self._unsaid = 0
         self.closed: str | None = _UNREADY
         """Why nobody is let in, if so."""
 
@@ -88,12 +94,24 @@ class Entrance:
         except (Denied, Ended):
             raise
         except ProtocolError:
-            _log.error("cannot tell within %g s who %s is", self._limits.identify, call.peer)
+            self._undecided(call.peer, f"no answer within {self._limits.identify:g} s")
             raise
+        except Undecided as error:
+            self._undecided(call.peer, str(error))
+            raise ProtocolError("UNAVAILABLE", _UNDECIDED) from error
         except Exception as error:
             # Our fault, so the client is to come again; only the log learns what it is.
             _log.exception("cannot tell who %s is", call.peer)
-            raise ProtocolError("UNAVAILABLE", "it cannot be told who this peer is") from error
+            raise ProtocolError("UNAVAILABLE", _UNDECIDED) from error
+
+    def _undecided(self, peer: str, cause: str) -> None:
+        """One line for many, for none of them is at fault."""
+        if not self._lines.take(self._clock()):
+            self._unsaid += 1
+            return
+        more = f" ({self._unsaid} more since the last such line)" if self._unsaid else ""
+        _log.error("cannot tell who %s is: %s%s", peer, cause, more)
+        self._unsaid = 0
 
 
 def _proof(peer: Peer) -> bytes:

@@ -35,6 +35,10 @@ class Denied(Exception):
         self.message = message
 
 
+class Undecided(Exception):
+    """It cannot be told now who the peer is, for a reason that is known; it is to come again. The text is one line."""
+
+
 class Unproven(Denied):
     """The peer brought nothing that this authenticator reads; another one may still know it."""
 
@@ -63,6 +67,7 @@ class Authenticator(Protocol):
         Raises:
             Unproven: the peer brought nothing that is read here.
             Denied: what it brought is wrong.
+            Undecided: it cannot be told now.
         """
 
 

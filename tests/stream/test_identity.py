@@ -17,7 +17,7 @@ from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest
 from xds.credentials import Credentials, TokenFile
 from xds.entrance import host_of
-from xds.identity import CertificateAuthenticator, Denied, Unproven
+from xds.identity import CertificateAuthenticator, Denied, Undecided, Unproven
 from xds.types import ResourceType
 from xds.wire import encode
 
@@ -120,7 +120,7 @@ class TestAnAuthenticator:
             grpc.StatusCode.UNAVAILABLE,
             "it takes too long to find out who this peer is",
         )
-        assert "cannot tell within 0.3 s who" in caplog.text
+        assert "is: no answer within 0.3 s" in caplog.text
 
     async def test_one_that_fails_by_our_fault_is_logged_with_its_cause_alone(self, start, caplog):
         class Broken:
@@ -131,6 +131,22 @@ class TestAnAuthenticator:
         code, message = await rig.client(metadata=bearer("right")).end()
         assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "it cannot be told who this peer is")
         assert "ConnectionRefusedError: the cluster does not answer" in caplog.text
+
+    async def test_one_that_cannot_tell_now_is_one_line_for_many_streams(self, start, caplog, monkeypatch):
+        class Away(Tokens):
+            async def identify(self, peer):
+                raise Undecided("the apiserver does not review tokens: 403")
+
+        monkeypatch.setattr("xds.entrance.UNDECIDED_SECONDS", 1e6)
+        rig = await start(authenticator=Away())
+        for _ in range(3):
+            code, message = await rig.client(metadata=bearer("right")).end()
+            assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "it cannot be told who this peer is")
+        lines = [record for record in caplog.records if "does not review tokens: 403" in record.getMessage()]
+        assert len(lines) == 1
+        assert lines[0].exc_info is None
+        assert rig.record.refusals["UNAVAILABLE"] == 3
+        assert "Traceback" not in caplog.text
 
     async def test_its_own_timeout_is_a_failure_too(self, start, caplog):
         class Late:

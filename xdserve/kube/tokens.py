@@ -4,9 +4,9 @@ An answer is remembered for a short while by the token's digest: Envoys that com
 many requests. While the apiserver does not answer, a good answer counts to the token's own end: an Envoy that starts
 again then is to get its configuration.
 
-Anybody can write a token that says anything, so strangers are kept cheap: what by its own words is no token for us, or is
-none of a gateway's ServiceAccount, is turned away unasked; what claims to be one waits in a bounded queue, apart from
-tokens that have been good; and bad answers push out no good ones.
+Anybody can write a token that says anything, so strangers are kept cheap: what by its own words is no token for us, or
+is none of a gateway's ServiceAccount, is turned away unasked; what claims to be one waits in a bounded queue, apart
+from tokens that have been good; and bad answers push out no good ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from bootstrap.manifests import AUDIENCE
-from xds.identity import Denied, Peer, Unproven
+from xds.identity import Denied, Peer, Undecided, Unproven
 from xdserve.kube.calls import Caller, CallError
 
 logger = structlog.get_logger("xdserve.tokens")
@@ -47,7 +47,7 @@ GatewayOf = Callable[[str, str], str | None]
 """The gateway (``<namespace>/<name>``) whose pods have a ServiceAccount (namespace, name); None if there is none."""
 
 
-class ReviewError(Exception):
+class ReviewError(Undecided):
     """It cannot be told now whose a token is; the peer is to come again. `away`: the apiserver does not answer."""
 
     def __init__(self, message: str, *, away: bool) -> None:
