@@ -19,7 +19,7 @@ from translator.objects import Object, TrafficPolicy
 from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, Finding, GatewayPlan, Reason, ServicePlan
 from translator.planners import Planned, plan
-from translator.planners.attachments import check
+from translator.planners.attachments import check, elsewhere
 from translator.planners.endpoints import endpoints
 from translator.planners.indexes import INDEXES, Attached, target_of
 from translator.planners.options import Options
@@ -176,6 +176,10 @@ class Pipeline:
                     self._dirty_assignments[reader] = None
                 case AttachmentReader(ref=ref):
                     self._dirty_attachments[ref] = None
+
+    def elsewhere(self, target: Ref) -> bool:
+        """Whether a target is not here, and may be another release's: then so is all that is said of what it has."""
+        return elsewhere(target, self.objects.get(target), self._options)
 
     # -- Policies in force ---------------------------------------------------------------------------------------
 
@@ -339,7 +343,7 @@ class Pipeline:
 
     def _attachment(self, ref: Ref) -> None:
         view = View(self.objects, self._derived)
-        self._reporter.found(ref, check(view, ref))
+        self._reporter.found(ref, check(view, ref, self._options))
         self._derived.record(AttachmentReader(ref), view.reads if ref in self.objects else ())
 
     def _assignment(self, service: Ref, backend: Backend) -> Resource:

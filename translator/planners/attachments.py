@@ -12,6 +12,7 @@ from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
 from translator.planners.indexes import GATEWAYS, POLICIES, Attached, age, target_of
+from translator.planners.options import Options
 from translator.view import Absent, Index, View
 
 TARGETS: dict[str, type[InferenceService | Inference | Service]] = {
@@ -29,7 +30,15 @@ def attached(view: View, index: Index, target: Ref, model: type[AttachedT]) -> A
     return min(found, key=age, default=None)
 
 
-def check(view: View, ref: Ref) -> tuple[Finding, ...]:
+def elsewhere(target: Ref, found: object, options: Options) -> bool:
+    """Whether a target that is not to be `found` may be there all the same, for another release to serve and speak of.
+
+    A selector is about InferenceServices and Inferences alone, so a Service that is not found is nowhere.
+    """
+    return found is Absent.MISSING and options.selective and target.kind != Service.KIND
+
+
+def check(view: View, ref: Ref, options: Options) -> tuple[Finding, ...]:
     """What keeps a policy or gateway from being attached to its target."""
     index = POLICIES if ref.kind == TrafficPolicy.KIND else GATEWAYS
     model: type[Attached] = TrafficPolicy if index is POLICIES else ServiceGateway
@@ -37,7 +46,10 @@ def check(view: View, ref: Ref) -> tuple[Finding, ...]:
     if isinstance(claim, Absent):
         return ()
     target, origin = target_of(claim), Origin(ref, "spec.targetRef")
-    if view.get(target, TARGETS[target.kind]) is Absent.MISSING:
+    found = view.get(target, TARGETS[target.kind])
+    if elsewhere(target, found, options):
+        return ()
+    if found is Absent.MISSING:
         return (Finding(origin, Reason.TARGET_NOT_FOUND, f"{target} not found"),)
     oldest = min(view.find(index, target), key=age)
     if oldest.ref == ref:

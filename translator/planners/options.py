@@ -16,13 +16,14 @@ class Options:
     """The operator's settings that planning depends on.
 
     ``allowed_hosts`` has for each namespace (``*`` for all) the patterns of hosts that it may claim: a name, or
-    ``*.`` and a suffix.
+    ``*.`` and a suffix. ``selective``: only InferenceServices and Inferences of some labels are looked at.
     """
 
     domain: str = "example.com"
     allowed_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     trusted_hops: int = 0
     name_backends_in_errors: bool = False
+    selective: bool = False
 
     def allows_host(self, namespace: str, host: str) -> bool:
         """Whether the operator lets a namespace claim this host."""
