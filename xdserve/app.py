@@ -50,6 +50,7 @@ def options_of(settings: Settings) -> Options:
         allowed_hosts=settings.allowed_hosts,
         trusted_hops=settings.trusted_hops,
         name_backends_in_errors=settings.name_backends_in_errors,
+        selective=bool(settings.selector),
     )
 
 
@@ -127,7 +128,9 @@ class Program:
             limits=entrance.limits(settings),
         )
         self._pipeline = Pipeline(options_of(settings), self._server, self)
-        judge = Judge(self._pipeline, self._server, self._ledger, self._rejections, around.elsewhere)
+        judge = Judge(
+            self._pipeline, self._server, self._ledger, self._rejections, around.elsewhere, wanted=around.wanted
+        )
         self._source = around.source(self)
         around.join(Parts(self._pipeline, self._server, self._ledger, self._rejections, judge, self._metrics))
         self._last_good = LastGood(settings, self._server, self._pipeline, self._source)

@@ -27,6 +27,8 @@ GATEWAY_PROGRAMMED = "xdserve.io/GatewayProgrammed"
 """The condition on objects of other projects, which have conditions of their own."""
 
 PENDING, REJECTED, NO_GATEWAY = "Pending", "Rejected", "NoGateway"
+WAITING = frozenset({PENDING, NO_GATEWAY})
+"""What passes by itself, as when a gateway starts; what else keeps a condition from being true is to be mended."""
 
 LONGEST_MESSAGE = 4_000
 """Characters of a condition's message; the CRDs allow 32768, but whoever lists objects carries all of it."""
@@ -34,7 +36,7 @@ MOST_ANCESTORS = 16
 
 
 class Verdict(NamedTuple):
-    """One condition, without its dates: `status` is `True` or `False`."""
+    """One condition, without its dates: `status` is `True`, `False` or `Unknown`."""
 
     type: str
     status: str
@@ -101,8 +103,13 @@ def against(entries: Iterable[Entry], condition: Condition) -> tuple[str, str] |
 
 
 def verdict(kind: str, reason: str, message: str, *, good: str = Condition.PROGRAMMED.value) -> Verdict:
-    """A condition that is true if its reason is the good one."""
-    return Verdict(kind, "True" if reason == good else "False", reason, message)
+    """A condition that is true if its reason is the good one.
+
+    What waits is unknown on objects of others: who looks after those may take each `False` for a fault, as Argo CD
+    does. On ours it is `False`, as Gateway API has it of `Programmed` and `Pending`.
+    """
+    waits = kind == GATEWAY_PROGRAMMED and reason in WAITING
+    return Verdict(kind, "True" if reason == good else "Unknown" if waits else "False", reason, message)
 
 
 def refused_entries(ref: Ref, own: Delivery, others: Iterable[Delivery]) -> Iterator[Entry]:
@@ -113,8 +120,15 @@ def refused_entries(ref: Ref, own: Delivery, others: Iterable[Delivery]) -> Iter
                 yield Entry(None, ref, found.field, Reason.REJECTED.value, found.message)
 
 
-def programmed(gateway: str, own: Delivery, others: Sequence[Delivery]) -> tuple[str, str]:
+def connected(*deliveries: Delivery) -> list[Delivery]:
+    """Of those that have Envoys."""
+    return [one for one in deliveries if one.progress is not Progress.ABSENT]
+
+
+def programmed(gateway: str, own: Delivery, others: Sequence[Delivery], hint: str = "") -> tuple[str, str]:
     """The reason and message of whether all Envoys of a gateway have what it is to have.
+
+    `hint` goes on where none is connected.
 
     What another replica says counts for the configuration that it speaks of; while that is another than here, one of
     the two has yet to hear of an edit.
@@ -122,10 +136,10 @@ def programmed(gateway: str, own: Delivery, others: Sequence[Delivery]) -> tuple
     refused = [str(line) for one in (own, *others) if one.digest == own.digest for line in one.refused]
     if refused:
         return REJECTED, "; ".join(dict.fromkeys(refused))
-    connected = [one for one in (own, *others) if one.progress is not Progress.ABSENT]
-    if not connected:
-        return NO_GATEWAY, f"no Envoy of {gateway} is connected"
-    if any(one.digest != own.digest or one.progress is Progress.PENDING for one in connected):
+    found = connected(own, *others)
+    if not found:
+        return NO_GATEWAY, f"no Envoy of {gateway} is connected{hint}"
+    if any(one.digest != own.digest or one.progress is Progress.PENDING for one in found):
         return PENDING, f"not every Envoy of {gateway} has acknowledged its configuration yet"
     return Condition.PROGRAMMED.value, f"every connected Envoy of {gateway} has acknowledged its configuration"
 

@@ -66,6 +66,9 @@ class Surroundings(Protocol):
     def elsewhere(self, gateway: str) -> Sequence[Delivery]:
         """What other replicas say of a gateway."""
 
+    def wanted(self, target: Ref) -> bool | None:
+        """Whether a target is to have a gateway; None where nobody has said so."""
+
     def source(self, feed: Feed) -> ObjectSource:
         """Where objects come from."""
 
@@ -108,6 +111,10 @@ class OnDirectory:
     def elsewhere(self, _gateway: str) -> Sequence[Delivery]:
         """There are no other replicas."""
         return ()
+
+    def wanted(self, _target: Ref) -> bool | None:
+        """Who keeps the files starts Envoys, or none."""
+        return None
 
     def source(self, feed: Feed) -> ObjectSource:
         """The directory."""

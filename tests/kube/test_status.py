@@ -33,6 +33,7 @@ class Said:
 
     def __init__(self):
         self.judgements = {}
+        self.unseen = set()
 
     def judge(self, refs):
         return [(ref, self.judgements[ref]) for ref in refs if ref in self.judgements]
@@ -45,6 +46,9 @@ class Said:
 
     def concerned(self, gateway):
         return set(self.judgements)
+
+    def elsewhere(self, target):
+        return target in self.unseen
 
 
 class Leads:

@@ -46,7 +46,17 @@ def own(ref: Ref) -> bool:
     return ref.group == XDSERVE
 
 
-def patch(ref: Ref, document: Mapping[str, Any], verdicts: Sequence[Verdict], now: datetime) -> Patch | None:
+def target_of(ref: Ref, document: Mapping[str, Any]) -> Ref | None:
+    """What a policy or ServiceGateway targets by its own words, also one that nobody could read; None without any."""
+    named = (document.get("spec") or {}).get("targetRef") or {}
+    if not own(ref) or not {"group", "kind", "name"} <= named.keys():
+        return None
+    return Ref(str(named["group"]), str(named["kind"]), ref.namespace, str(named["name"]))
+
+
+def patch(
+    ref: Ref, document: Mapping[str, Any], verdicts: Sequence[Verdict], now: datetime, *, silent: bool = False
+) -> Patch | None:
     """What makes the status say so; None if it does.
 
     Args:
@@ -54,8 +64,11 @@ def patch(ref: Ref, document: Mapping[str, Any], verdicts: Sequence[Verdict], no
         document: the object as it was read.
         verdicts: what is to be said.
         now: for conditions that change.
+        silent: whether what was said of a gateway on an object of others is to be taken back.
     """
-    return _applied(ref, document, verdicts, now) if own(ref) else _merged(ref, document, verdicts, now)
+    if own(ref):
+        return _applied(ref, document, verdicts, now)
+    return _taken_back(ref, document) if silent else _merged(ref, document, verdicts, now)
 
 
 def keeps(ref: Ref, answer: Mapping[str, Any]) -> bool:
@@ -102,6 +115,15 @@ def _merged(ref: Ref, document: Mapping[str, Any], verdicts: Sequence[Verdict], 
     listed = _listed(document)
     if found is None or (wanted := with_condition(listed, found, now)) == list(listed):
         return None
+    return _listing(ref, document, wanted)
+
+
+def _taken_back(ref: Ref, document: Mapping[str, Any]) -> Patch | None:
+    others = [one for one in _listed(document) if one.get("type") != GATEWAY_PROGRAMMED]
+    return None if others == list(_listed(document)) else _listing(ref, document, others)
+
+
+def _listing(ref: Ref, document: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> Patch:
     body = {"metadata": {"resourceVersion": _version(document)}, "status": {"conditions": wanted}}
     return Patch(path_of(ref) + "/status", {"fieldManager": FIELD_MANAGER}, MERGE, body)
 

@@ -43,7 +43,7 @@ from xdserve.kube.reports import CONFIG_MAPS, Elsewhere, Reporter, exchange
 from xdserve.kube.source import KubernetesSource
 from xdserve.kube.status import StatusWriter
 from xdserve.kube.tokens import TokenReviews
-from xdserve.kube.wanted import Wanted, wanted
+from xdserve.kube.wanted import Wanted, wanted, wants
 from xdserve.ledger import Entry
 from xdserve.metrics import KubernetesMetrics
 from xdserve.settings import Provision, Settings
@@ -167,6 +167,16 @@ class OnKubernetes:
     def elsewhere(self, gateway: str) -> Sequence[Delivery]:
         """What other replicas say of a gateway."""
         return self._elsewhere.of(gateway)
+
+    def wanted(self, target: Ref) -> bool | None:
+        """Whether a target is to have a gateway; None where others make them, and it does not say."""
+        found, unit = self._parts.pipeline.objects.get(target), self._parts.pipeline.units.get(target)
+        if not isinstance(found, InferenceService | Inference | Service):
+            return False
+        off = self._settings.provision is Provision.OFF
+        mode = Provision.OPT_OUT if off else self._settings.provision
+        said = wants(mode, found.metadata.annotations, unit.planned.gateway if unit else None)
+        return None if said and off else said
 
     def source(self, feed: Feed) -> ObjectSource:
         """The cluster."""

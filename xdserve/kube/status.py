@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
@@ -18,12 +18,12 @@ from typing import Any
 import structlog
 
 from translator.objects.ref import Ref
-from xdserve.conditions import NO_GATEWAY, PENDING, Verdict
-from xdserve.judge import Judge, Judgement
+from xdserve.conditions import GATEWAY_PROGRAMMED, NO_GATEWAY, PENDING, Verdict
+from xdserve.judge import Judge, Judgement, Voice
 from xdserve.kube.calls import Caller, CallError
 from xdserve.kube.events import Recorder, occurrences, remembered
 from xdserve.kube.leader import Leadership
-from xdserve.kube.patches import PATHS, Patch, before, essence, keeps, patch, path_of
+from xdserve.kube.patches import PATHS, Patch, before, essence, keeps, patch, path_of, present, target_of
 from xdserve.kube.schedule import Budget, Schedule
 from xdserve.ledger import Entry
 
@@ -182,10 +182,11 @@ class StatusWriter:
     async def _look(self, ref: Ref, judgement: Judgement | None) -> None:
         past = self._past.setdefault(ref, _Past())
         document = self._newest(ref, past)
-        if document is None or judgement is None:
+        if document is None or judgement is None or self._elsewhere(ref, document):
             self._past.pop(ref, None)
             return
-        wanted = patch(ref, document, judgement.verdicts, self._now())
+        judgement = _heard(document, judgement)
+        wanted = patch(ref, document, judgement.verdicts, self._now(), silent=judgement.voice is Voice.SILENT)
         if self._patient(ref, document, judgement, past):
             return
         self._tell(ref, document, judgement, past)
@@ -194,6 +195,11 @@ class StatusWriter:
             return
         if not self._held_up(ref, document, judgement, past):
             await self._write(ref, wanted, judgement, past)
+
+    def _elsewhere(self, ref: Ref, document: Document) -> bool:
+        """Whether another release may see the target and speak. By the document: what is broken has a target, too."""
+        target = target_of(ref, document)
+        return target is not None and self._judge.elsewhere(target)
 
     def _newest(self, ref: Ref, past: _Past) -> Document | None:
         """As the source saw it, or as a write of ours left it since."""
@@ -204,7 +210,7 @@ class StatusWriter:
 
     def _patient(self, ref: Ref, document: Document, judgement: Judgement, past: _Past) -> bool:
         """Whether it is too soon to say that a gateway is not programmed any more."""
-        seconds = _patience(before(ref, document), judgement.verdicts) if _observed(document) else 0.0
+        seconds = _patience(before(ref, document), judgement) if _observed(document) else 0.0
         if not seconds:
             past.doubted = None
             return False
@@ -257,7 +263,7 @@ class StatusWriter:
         self.writes += 1
         past.document, past.at, past.failures = essence(answer), self._clock(), 0
         past.written = (judgement.verdicts, answer["metadata"].get("generation"))
-        if not keeps(ref, answer):
+        if judgement.voice is not Voice.SILENT and not keeps(ref, answer):
             self._without.add(ref.kind)
             logger.info("objects of this kind have no conditions; Events tell of them", kind=ref.kind)
 
@@ -304,8 +310,19 @@ def _observed(document: Document) -> bool:
     return all(one.get("observedGeneration", generation) == generation for one in listed)
 
 
-def _patience(then: Iterable[Verdict] | None, now: Iterable[Verdict]) -> float:
+def _heard(document: Document, judgement: Judgement) -> Judgement:
+    """What goes on where something was said before is not said where nothing was."""
+    if judgement.voice is not Voice.GOES_ON or present(document) is not None:
+        return judgement
+    verdicts = tuple(found for found in judgement.verdicts if found.type != GATEWAY_PROGRAMMED)
+    return replace(judgement, verdicts=verdicts, voice=Voice.SILENT)
+
+
+def _patience(then: Iterable[Verdict] | None, judgement: Judgement) -> float:
     """Seconds to wait if nothing is different but that a programmed gateway is no more."""
     known = {found.type: found.status for found in then or ()}
-    changed = [found for found in now if known.get(found.type, found.status) != found.status]
-    return min((PATIENCE.get(found.reason, 0.0) for found in changed), default=0.0)
+    if judgement.voice is Voice.SILENT:
+        return PATIENCE[NO_GATEWAY] if known.get(GATEWAY_PROGRAMMED) == "True" else 0.0
+    changed = [found for found in judgement.verdicts if known.get(found.type, found.status) != found.status]
+    begun = (PATIENCE.get(found.reason, 0.0) if known[found.type] == "True" else 0.0 for found in changed)
+    return min(begun, default=0.0)

@@ -25,12 +25,16 @@ class Wanted(NamedTuple):
     gateway: GatewayPlan
 
 
-def wants(mode: Provision, annotations: Mapping[str, str], gateway: GatewayPlan) -> bool:
-    """Whether a target gets a gateway: by its annotation, else by a ServiceGateway on it, else by the setting."""
+def wants(mode: Provision, annotations: Mapping[str, str], gateway: GatewayPlan | None) -> bool:
+    """Whether a target gets a gateway: by its annotation, else by a ServiceGateway on it, else by the setting.
+
+    ``gateway`` is None for one that cannot be planned.
+    """
     said = annotations.get(ANNOTATION, "")
     if mode is Provision.OFF or said == "false":
         return False
-    return mode is Provision.OPT_OUT or said == "true" or gateway.origin.object.kind == ServiceGateway.KIND
+    attached = gateway is not None and gateway.origin.object.kind == ServiceGateway.KIND
+    return mode is Provision.OPT_OUT or said == "true" or attached
 
 
 def wanted(target: Target, uid: str, gateway: GatewayPlan, mode: Provision) -> Wanted | None:
