@@ -26,6 +26,7 @@ from translator.objects.gateway import ServiceGateway
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import XDSERVE, Ref
 from translator.plan import Finding, Reason
+from translator.view import Absent
 from xds.identity import Authenticator
 from xds.observer import Observer
 from xdserve import app
@@ -40,6 +41,7 @@ from xdserve.kube.listening import Listening
 from xdserve.kube.progress import ProgressObserver
 from xdserve.kube.provision import Provisioner
 from xdserve.kube.reports import CONFIG_MAPS, Elsewhere, Reporter, exchange
+from xdserve.kube.resources import RESOURCES
 from xdserve.kube.source import KubernetesSource
 from xdserve.kube.status import StatusWriter
 from xdserve.kube.tokens import TokenReviews
@@ -53,6 +55,9 @@ from xdserve.surroundings import ObjectSource, Parts
 logger = structlog.get_logger("xdserve")
 
 PROVISION_ERRORS = "gateway"
+WANTING = tuple(one for one in RESOURCES if one.kind in {TrafficPolicy.KIND, ServiceGateway.KIND})
+"""What can want a gateway for a target."""
+_WANTING_KINDS = frozenset(one.kind for one in WANTING)
 _NO_NAME = re.compile(r"[^a-z0-9.-]+")
 
 
@@ -124,6 +129,7 @@ class OnKubernetes:
             self._deploying,
             self._leadership,
             readable=self._readable,
+            settled=lambda: self._parts.pipeline.idle,
             listens=self._listens,
             told=self._told,
             namespaces=settings.namespaces,
@@ -135,6 +141,7 @@ class OnKubernetes:
         self._report = report
         self._opened = asyncio.Event()
         self._failed: set[Ref] = set()
+        self._broken: set[Ref] = set()
 
     def _authorities(self, folder: Path) -> Authority | CertificateFiles:
         given = self._settings
@@ -249,6 +256,17 @@ class OnKubernetes:
         self._writer.mark(refs)
         for ref in refs:
             self._want(ref)
+        self._mended(refs)
+
+    def _mended(self, refs: Iterable[Ref]) -> None:
+        """What could not be read may have kept gateways that nobody wants."""
+        broken = self._source.broken
+        for ref in refs:
+            if ref in broken:
+                self._broken.add(ref)
+            elif ref in self._broken:
+                self._broken.discard(ref)
+                self._provisioner.mended(ref.namespace)
 
     def found(self, owner: Ref, findings: Sequence[Finding]) -> None:
         """It has been planned; what has failed leaves its gateway as it is."""
@@ -256,7 +274,9 @@ class OnKubernetes:
         if any(finding.reason is Reason.FAILED for finding in findings):
             self._failed.add(owner)
             return
-        self._failed.discard(owner)
+        if owner in self._failed:
+            self._failed.discard(owner)
+            self._provisioner.mended(owner.namespace)
         if owner.group != XDSERVE:
             self._reporter.mark_gateway(names.gateway(owner))
             self._want(owner)
@@ -295,8 +315,14 @@ class OnKubernetes:
         return wanted(found, meta.uid, unit.planned.gateway, Provision.OPT_OUT if mode is Provision.OFF else mode)
 
     def _readable(self, target: Ref) -> bool:
-        """Whether it is known that no gateway is wanted for a target: it and all that could want one is understood."""
-        if target in self._failed or target not in self._parts.pipeline.units:
+        """Whether it is known that no gateway is wanted for a target: it and all that could want one is understood.
+
+        What is not seen (a selector leaves it out, or discovery its kind) may be there all the same. What is deleted
+        takes its gateway with it by its owner reference.
+        """
+        if target in self._failed or isinstance(self._parts.pipeline.objects.get(target), Absent):
+            return False
+        if not all(self._source.installed(resource) for resource in WANTING):
             return False
         return not any(_concerns(broken, target) for broken in self._source.broken)
 
@@ -310,8 +336,7 @@ class OnKubernetes:
 
 
 def _concerns(broken: Ref, target: Ref) -> bool:
-    kinds = (TrafficPolicy.KIND, ServiceGateway.KIND)
-    return broken == target or (broken.namespace == target.namespace and broken.kind in kinds)
+    return broken == target or (broken.namespace == target.namespace and broken.kind in _WANTING_KINDS)
 
 
 def _entries(target: Ref, trouble: str | None) -> Iterable[Entry]:

@@ -31,6 +31,7 @@ PER_SECOND, BURST = 50.0, 50.0
 """Requests."""
 LOOK_SECONDS = 600.0
 RETRY_FIRST, RETRY_LONGEST = 1.0, 300.0
+UNSETTLED_SECONDS = 1.0
 AT_ONCE = 8
 """Gateways that are worked on together, so that a slow answer holds up few."""
 _MOST_CHANGES = 5
@@ -60,6 +61,7 @@ class Provisioner:
         leadership: whether this replica writes.
         readable: whether a target is there and understood, and so is all that could want a gateway for it (policies,
             ServiceGateways), so that it is known that none is wanted. Of others nothing is deleted.
+        settled: whether all that is known has been planned. Until then nothing is deleted.
         listens: whether the Envoys of a target's gateway listen at a port. A Service that is there leads to another
             port not before they do: what Envoys refuse, or have yet to take, nobody would answer at.
         told: called with a target when something else is wrong with its gateway than before: see `errors`.
@@ -74,6 +76,7 @@ class Provisioner:
         leadership: Leads,
         *,
         readable: Callable[[Ref], bool],
+        settled: Callable[[], bool] = lambda: True,
         listens: Callable[[Ref, int], bool] = lambda *_: True,
         told: Callable[[Ref], None] = lambda _: None,
         namespaces: Sequence[str] = (),
@@ -84,7 +87,7 @@ class Provisioner:
         self.failures = 0
         """Tries that failed."""
         self._deploying, self._leadership = deploying, leadership
-        self._readable, self._listens, self._told = readable, listens, told
+        self._readable, self._settled, self._listens, self._told = readable, settled, listens, told
         pace = Pace(PER_SECOND, BURST)
         self._parts = Parts(call, deploying.release, lambda: self._leadership.held, pace, namespaces)
         self._clock = clock
@@ -95,6 +98,8 @@ class Provisioner:
         self._schedule: Schedule[Ref] = Schedule()
         self._failures: Counter[Ref] = Counter()
         self._waiting: set[Ref] = set()
+        self._kept: set[Ref] = set()
+        """Targets that want no gateway and may have one, which stays because not all that could want it is readable."""
         self._woken = asyncio.Event()
         self._look_at: float | None = None
         self._failed_looks = 0
@@ -127,6 +132,7 @@ class Provisioner:
                 self._hand_over(place)
         else:
             self._wanted[target] = wanted
+            self._kept.discard(target)
             self._holders.setdefault(place, target)
         self._mark([target])
 
@@ -149,6 +155,10 @@ class Provisioner:
         wanted = self._wanted.get(target)
         if target in self._waiting and wanted and self._listens(target, wanted.gateway.port):
             self._mark([target])
+
+    def mended(self, namespace: str) -> None:
+        """Something in a namespace that could not be read is readable, or gone."""
+        self._mark([target for target in self._kept if target.namespace == namespace])
 
     def gateway_of(self, namespace: str, account: str) -> str | None:
         """The gateway whose pods have a ServiceAccount; every replica knows, also one that does not lead."""
@@ -219,10 +229,8 @@ class Provisioner:
             wanted = self._wanted.get(target)
             if wanted is not None:
                 await self._make(target, wanted)
-            elif self._readable(target):
-                await self._take_away(target)
             else:
-                self._applied.pop(target, None)
+                await self._end(target)
         except Lost:
             raise
         except Exception as error:  # noqa: BLE001 - any fault, so that it harms one gateway; it is told
@@ -261,6 +269,17 @@ class Provisioner:
         await self._parts.apply(wanted)
         held[kind] = _content(wanted)
         logger.info("applied", object=title(wanted))
+
+    async def _end(self, target: Ref) -> None:
+        """Take away the gateway of a target that is known to want none."""
+        if not self._settled():
+            self._schedule.later(target, self._clock() + UNSETTLED_SECONDS)
+        elif not self._readable(target):
+            self._kept.add(target)
+            self._applied.pop(target, None)
+        else:
+            self._kept.discard(target)
+            await self._take_away(target)
 
     async def _take_away(self, target: Ref) -> None:
         for kind in reversed(KINDS):
@@ -301,7 +320,10 @@ class Provisioner:
             if self._wanted.get(target) == wanted:
                 self._compared(target, wanted, found, trust=first)
             await asyncio.sleep(0)  # a millisecond each
-        self._mark(self._unwanted(found.values()))
+        # Of all others that were kept before, nothing is left.
+        unwanted = {ref for one in found.values() if (ref := target_of(one))} - self._wanted.keys()
+        self._kept = {ref for ref in unwanted if not self._readable(ref)}
+        self._mark(unwanted - self._kept)
 
     def _compared(
         self, target: Ref, wanted: Wanted, found: Mapping[tuple[str, str, str], Found], *, trust: bool
@@ -334,11 +356,6 @@ class Provisioner:
             self._mark([target])
         else:
             self._done.add(target)
-
-    def _unwanted(self, found: Iterable[Found]) -> set[Ref]:
-        """The targets that have a gateway, or a part of one, and are to have none."""
-        targets = {ref for one in found if (ref := target_of(one))}
-        return {ref for ref in targets - self._wanted.keys() if self._readable(ref)}
 
     # -- Troubles ------------------------------------------------------------------------------------------------
 

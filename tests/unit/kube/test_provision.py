@@ -74,7 +74,7 @@ async def start(apiserver):
     tasks = []
 
     def begin(*targets, **more):
-        made = Provisioner(apiserver, DEPLOYING, Always(), readable=lambda _: True, **more)
+        made = Provisioner(apiserver, DEPLOYING, Always(), **{"readable": lambda _: True} | more)
         for ref, wanted in targets:
             made.want(ref, wanted)
         tasks.append(asyncio.create_task(made.run()))
@@ -177,3 +177,35 @@ async def test_what_another_target_has_taken_over_meanwhile_is_not_deleted():
     assert len(apiserver.refused) == len(KINDS)
     assert {one["resourceVersion"] for one in apiserver.refused} == {"7"}
     assert not made.errors
+
+
+async def test_what_was_unreadable_is_taken_away_when_it_is_mended(apiserver, start):
+    """And not only at the next look."""
+    known, settled = set(), []
+    ref, wanted = target("iris")
+    made = start((ref, wanted), readable=known.__contains__, settled=lambda: bool(settled))
+    await wait_until(lambda: made.applied == 1)
+    settled.append(True)
+    made.want(ref, None)
+    await wait_until(lambda: made._kept == {ref})
+    made.mended("others")
+    assert not len(made._schedule)
+    settled.clear()
+    known.add(ref)
+    made.mended("models")
+    await wait_until(lambda: not made._woken.is_set() and made._schedule.wait(made._clock()) > 0.2)
+    assert len(apiserver.objects) == len(KINDS), "not all has been planned"
+    settled.append(True)
+    await wait_until(lambda: not apiserver.objects)
+    assert made._kept == set()
+
+
+async def test_what_a_former_leader_kept_is_taken_away_when_it_is_mended(apiserver, start):
+    known, (ref, wanted) = set(), target("iris")
+    start((ref, wanted))
+    await wait_until(lambda: len(apiserver.objects) == len(KINDS))
+    made = start(readable=known.__contains__)
+    await wait_until(lambda: made._kept == {ref})
+    known.add(ref)
+    made.mended("models")
+    await wait_until(lambda: not apiserver.objects)
