@@ -30,6 +30,9 @@ PENDING, REJECTED, NO_GATEWAY = "Pending", "Rejected", "NoGateway"
 WAITING = frozenset({PENDING, NO_GATEWAY})
 """What passes by itself, as when a gateway starts; what else keeps a condition from being true is to be mended."""
 
+NOT_ACCEPTED = "not accepted (see Accepted)"
+_NO_TARGET = Reason.TARGET_NOT_FOUND.value
+
 LONGEST_MESSAGE = 4_000
 """Characters of a condition's message; the CRDs allow 32768, but whoever lists objects carries all of it."""
 MOST_ANCESTORS = 16
@@ -88,10 +91,13 @@ def digest(scope: Scope) -> str:
 
 
 def said(entries: Collection[Entry]) -> Iterator[Verdict]:
-    """Accepted and ResolvedRefs: true unless something is said against them."""
+    """Accepted and ResolvedRefs: true unless something is said against them. Without a target no backend is looked at."""
     for condition in (Condition.ACCEPTED, Condition.RESOLVED_REFS):
         reason, message = against(entries, condition) or (condition.value, "")
-        yield verdict(condition.value, reason, message, good=condition.value)
+        if condition is Condition.RESOLVED_REFS and any(one.reason == _NO_TARGET for one in entries):
+            yield Verdict(condition.value, "Unknown", PENDING, f"{NOT_ACCEPTED}, so not looked at")
+        else:
+            yield verdict(condition.value, reason, message, good=condition.value)
 
 
 def against(entries: Iterable[Entry], condition: Condition) -> tuple[str, str] | None:
@@ -99,7 +105,12 @@ def against(entries: Iterable[Entry], condition: Condition) -> tuple[str, str] |
     found = [entry for entry in entries if entry.condition is condition]
     if not found:
         return None
-    return found[0].reason, "; ".join(dict.fromkeys(f"{entry.field}: {entry.message}" for entry in found))
+    return found[0].reason, "; ".join(dict.fromkeys(map(_line, found)))
+
+
+def _line(entry: Entry) -> str:
+    """With the field, but where none is at fault."""
+    return entry.message if entry.reason == Reason.FAILED.value else f"{entry.field}: {entry.message}"
 
 
 def verdict(kind: str, reason: str, message: str, *, good: str = Condition.PROGRAMMED.value) -> Verdict:

@@ -18,6 +18,7 @@ from xds.server import Consent, Server
 from xdserve.conditions import (
     GATEWAY_PROGRAMMED,
     NO_GATEWAY,
+    NOT_ACCEPTED,
     PENDING,
     Delivery,
     Progress,
@@ -35,7 +36,6 @@ from xdserve.ledger import Entry, Ledger
 from xdserve.pipeline import TARGET_KINDS, Pipeline
 from xdserve.rejections import Rejections
 
-NOT_ACCEPTED = "not accepted (see Accepted)"
 NOT_IN_FORCE, LAST_VALID = ", so not in force", "; the last valid one stays in force"
 
 SHOWN_KINDS = TARGET_KINDS | {TrafficPolicy.KIND, ServiceGateway.KIND}

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import structlog
 
 from translator.objects.ref import Ref
-from xdserve.conditions import CONTROLLER, NO_GATEWAY, PENDING, Verdict
+from translator.plan import Condition
+from xdserve.conditions import CONTROLLER, GATEWAY_PROGRAMMED, WAITING, Verdict
 from xdserve.kube.calls import MERGE, Caller, CallError
 from xdserve.kube.patches import PATHS
 from xdserve.kube.schedule import Budget
@@ -39,8 +40,12 @@ APART_SECONDS = 60.0
 _MOST_WAITING = 1_000
 _MOST_KNOWN = 4_096
 
-_QUIET = frozenset({PENDING, NO_GATEWAY})
-"""What passes by itself, or is told by the Deployment: a condition, and no Event."""
+_WELL_AGAIN = {
+    Condition.ACCEPTED.value: "accepted, and in force",
+    Condition.RESOLVED_REFS.value: "every backend exists and is ready",
+    Condition.PROGRAMMED.value: "every connected Envoy has acknowledged its configuration",
+    GATEWAY_PROGRAMMED: "every connected Envoy has acknowledged its configuration",
+}
 
 
 class Occurrence(NamedTuple):
@@ -66,7 +71,7 @@ def occurrences(
         if _loud(found):
             yield Occurrence(WARNING, found.reason, found.message)
         elif found.status == "True" and then is not None and _loud(then):
-            yield Occurrence(NORMAL, found.reason, found.message or f"{found.type} again")
+            yield Occurrence(NORMAL, found.reason, found.message or _WELL_AGAIN[found.type])
     for entry in warnings:
         yield Occurrence(WARNING, entry.reason, f"{entry.field}: {entry.message}")
 
@@ -78,7 +83,8 @@ def remembered(before: Sequence[Verdict] | None, after: Sequence[Verdict]) -> tu
 
 
 def _loud(verdict: Verdict) -> bool:
-    return verdict.status != "True" and verdict.reason not in _QUIET
+    """Not what passes by itself, or is told by the Deployment: that is a condition, and no Event."""
+    return verdict.status != "True" and verdict.reason not in WAITING
 
 
 @dataclass(slots=True)
@@ -93,11 +99,12 @@ class _Known:
 
 
 class Recorder:
-    """Writes Events while it runs.
+    """Writes Events while it runs and its replica leads.
 
     Args:
         call: makes requests.
         instance: which replica this is, for people.
+        held: whether this replica leads at this moment.
         clock: seconds, monotonic.
         now: the time of day.
     """
@@ -107,10 +114,11 @@ class Recorder:
         call: Caller,
         instance: str,
         *,
+        held: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._call, self._instance = call, instance[:128]
+        self._call, self._instance, self._held = call, instance[:128], held
         self._clock, self._now = clock, now
         self._budgets: OrderedDict[Ref, Budget] = OrderedDict()
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -138,12 +146,20 @@ class Recorder:
         self._woken.set()
         self._trim()
 
+    def clear(self) -> None:
+        """Another leads now, and tells of what it sees; it counts on from what was written, and so would this replica."""
+        self._waiting.clear()
+        self._known.clear()
+
     async def run(self) -> None:
         """Write what is told, until cancelled."""
         while True:
             await self._woken.wait()
             self._woken.clear()
             while name := next((one for one in self._waiting if self._due(one)), None):
+                if not self._held():
+                    self.clear()
+                    break
                 del self._waiting[name]
                 await self._write(name, self._known[name])
                 await asyncio.sleep(1 / PER_SECOND)

@@ -137,7 +137,7 @@ class OnKubernetes:
         self._authority = self._authorities(folder)
         report = f"{settings.release}-report-{me.name}"
         self._elsewhere = Elsewhere(client, me.namespace, report, self._heard)
-        self._recorder = Recorder(self._call, me.name)
+        self._recorder = Recorder(self._call, me.name, held=lambda: self._leadership.held)
         self._report = report
         self._opened = asyncio.Event()
         self._failed: set[Ref] = set()

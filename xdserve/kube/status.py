@@ -144,6 +144,8 @@ class StatusWriter:
         self._schedule.clear()
         if leads:
             self._mark(self._judge.refs())
+        else:
+            self._recorder.clear()
 
     async def _work(self) -> None:
         while True:
