@@ -35,7 +35,7 @@ class ValueMatch(OurModel):
         elif self.value is None:
             _refuse_value("a value")
         elif self.type == "RegularExpression":
-            _check_expression(self.value, "an expression")
+            _check_expression(self.value, "an expression that RE2 does not take (not shown: it may hold a secret)")
         elif not is_text(self.value) or len(self.value) > _LONGEST_VALUE:
             _refuse_value(f"up to {_LONGEST_VALUE} characters, none a control character", "a string")
         elif self.type == "Prefix" and not self.value:
