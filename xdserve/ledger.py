@@ -118,12 +118,17 @@ class Ledger:
 
     def _fields(self, entry: Entry) -> dict[str, object]:
         fields: dict[str, object] = {"reason": entry.reason}
-        place = self._place(entry)
-        if place is not None:
-            fields |= {"file": place.file, "document": place.document}
+        fields |= whereabouts(self._place(entry), entry.object)
         if entry.object is not None:
             fields["object"] = str(entry.object)
         return fields | {"field": entry.field, "message": entry.message}
+
+
+def whereabouts(place: Place | None, ref: Ref | None) -> dict[str, object]:
+    """The fields of a log line about a document; what is an object of no file is named by itself."""
+    if place is None or (ref is not None and place.document == 0):
+        return {}
+    return {"file": place.file, "document": place.document}
 
 
 def entry(finding: Finding) -> Entry:

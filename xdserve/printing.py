@@ -33,6 +33,17 @@ SECTIONS = {
 }
 """What people call the resources of a type."""
 
+NOUNS = {
+    ResourceType.SECRET: "secret",
+    ResourceType.CLUSTER: "cluster",
+    ResourceType.ENDPOINT: "endpoints",
+    ResourceType.EXTENSION: "extension",
+    ResourceType.LISTENER: "listener",
+    ResourceType.SCOPED_ROUTE: "scoped routes",
+    ResourceType.ROUTE: "routes",
+}
+"""What people call one resource of a type."""
+
 
 def printable(resource: Resource) -> dict[str, Any]:
     """One resource as plain data."""

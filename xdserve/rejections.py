@@ -17,8 +17,9 @@ from translator.objects.ref import Origin
 from translator.plan import Reason
 from xds.memory import Cause, Rejection
 from xds.types import ResourceType
-from xdserve.ledger import Entry, Ledger, Place
+from xdserve.ledger import Entry, Ledger, Place, whereabouts
 from xdserve.metrics import Metrics
+from xdserve.printing import NOUNS
 from xdserve.words import shown, shown_of_secret
 
 logger = structlog.get_logger("xdserve.rejections")
@@ -58,9 +59,9 @@ class Standing:
     def message(self) -> str:
         """What it means, in a line."""
         found = self.rejection
-        what = f"{found.type.short} {found.name} {found.refusal.version}"
+        what = f"the {NOUNS[found.type]} {found.name} (version {found.refusal.version})"
         if found.refusal.cause is Cause.QUARANTINED:
-            return f"{what} is in quarantine, {self.instead}: {self.words}"
+            return f"In quarantine: {what}, {self.instead}: {self.words}"
         return f"Envoy {self.node} refuses {what}, {self.instead}: {self.words}"
 
     @property
@@ -170,9 +171,7 @@ class Rejections:
         fields |= {"version": found.refusal.version, "served": found.served}
         if one.origin is not None:
             fields |= {"object": str(one.origin.object), "field": one.origin.field}
-        if (place := self.place(one)) is not None:
-            fields |= {"file": place.file, "document": place.document}
-        return fields
+        return fields | whereabouts(self.place(one), one.origin.object if one.origin else None)
 
 
 _GOOD = "the last good version is served instead, until the object changes"

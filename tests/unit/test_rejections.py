@@ -94,7 +94,8 @@ def test_the_ledger_has_those_that_come_from_an_object(program):
     program.say(IRIS, [CLUSTER, ROUTES])
     (dated,) = program.ledger
     assert (dated.entry.object, dated.entry.field, dated.entry.reason) == (POLICY, "spec.rules[0]", "Rejected")
-    assert dated.entry.message == "Envoy envoy-1 refuses rds models/iris 7, version 6 is served instead: missing )"
+    refuses = "Envoy envoy-1 refuses the routes models/iris (version 7)"
+    assert dated.entry.message == f"{refuses}, version 6 is served instead: missing )"
     program.say(IRIS, [])
     assert not list(program.ledger)
 
@@ -132,7 +133,9 @@ def test_quarantine_is_counted_once_and_said_as_such(program):
     assert [line["event"].partition(":")[0] for line in logs] == ["Envoys were lost with this version"]
     assert program.value("quarantined_total") == 1
     (one,) = program.rejections
-    assert one.message.startswith("rds models/iris 7 is in quarantine, version 5 is served instead: envoy-1 was lost")
+    assert one.message.startswith(
+        "In quarantine: the routes models/iris (version 7), version 5 is served instead: envoy-1 was lost"
+    )
 
 
 def test_a_subscriber_is_told_all_of_a_gateway_until_it_leaves(program):
@@ -170,5 +173,6 @@ def test_a_version_that_others_have_is_not_said_to_be_replaced(program):
     )
     (one,) = program.rejections
     assert one.message == (
-        "Envoy envoy-1 refuses rds models/iris 7, and others have it, so it stays where nothing else is good: missing )"
+        "Envoy envoy-1 refuses the routes models/iris (version 7), and others have it, so it stays where nothing else "
+        "is good: missing )"
     )

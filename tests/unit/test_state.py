@@ -101,4 +101,5 @@ def test_what_an_envoy_refuses_is_the_fault_of_the_object_it_comes_from(program)
     program.rejections.say("models/iris", [found])
     (refused,) = program.state.errors()
     assert (refused["object"], refused["reason"]) == ("TrafficPolicy models/iris", "Rejected")
-    assert refused["message"] == "Envoy envoy-1 refuses rds models/iris 7, version 6 is served instead: no"
+    refuses = "Envoy envoy-1 refuses the routes models/iris (version 7)"
+    assert refused["message"] == f"{refuses}, version 6 is served instead: no"
