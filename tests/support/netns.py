@@ -96,8 +96,8 @@ def _may_make_networks():
 
 def _advice(error):
     return (
-        f"cannot make a network namespace for the tests: {error.strerror}. Run them as root, in a container with "
-        "CAP_SYS_ADMIN, or where users may make namespaces "
+        f"cannot make a network namespace: {error.strerror}. That takes root, a container with CAP_SYS_ADMIN, or a "
+        "kernel that lets users make namespaces "
         "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
     )
 
