@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
@@ -43,16 +44,19 @@ TOKENS = PurePosixPath("/var/run/secrets/xdserve")
 BOOTSTRAP_FILE, CA_FILE, TOKEN_FILE = "envoy.json", "ca.crt", "token"
 
 _ENVOY_USER = 101  # `envoy` in the stock image
-_PRIVILEGED = 1024
 _MIN_GRACE = 15
 _MARGIN = 10
 """Seconds of the grace period that are left to Envoy when draining has ended."""
 
 RESOURCES: Mapping[str, Mapping[str, str]] = {
-    # A stock Envoy with one listener holds 64 MB. CPU has no limit: that would only make answers late.
-    "requests": {"cpu": "50m", "memory": "64Mi"},
+    # A stock Envoy holds 72 MB when it serves. CPU has no limit: that would only make answers late.
+    "requests": {"cpu": "50m", "memory": "96Mi"},
     "limits": {"memory": "512Mi"},
 }
+
+
+class Unreachable(ValueError):
+    """A gateway whose pods nobody could reach; the text is one line for its owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,7 @@ class Deploying:
         release: whose gateways these are: two installations must not sweep each other's.
         replicas: pods of each gateway, unless its ServiceGateway says it.
         resources: of each Envoy, unless its ServiceGateway says it.
+        pull_secrets: names of Secrets to pull the images with, which are in the namespace of each gateway.
         grace: seconds that a pod may take to end: the longest that a running stream is waited for.
 
     Raises:
@@ -80,6 +85,7 @@ class Deploying:
     release: str = "xdserve"
     replicas: int = 2
     resources: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: RESOURCES)
+    pull_secrets: tuple[str, ...] = ()
     grace: int = 60
 
     def __post_init__(self) -> None:
@@ -99,7 +105,16 @@ class Owner:
 
 
 def manifests(owner: Owner, gateway: GatewayPlan, deploying: Deploying) -> tuple[Manifest, ...]:
-    """All objects of a gateway, in the order in which they are best made; each whole, for server-side apply."""
+    """All objects of a gateway, in the order in which they are best made; each whole, for server-side apply.
+
+    Raises:
+        Unreachable: nobody could reach its pods.
+    """
+    if ip_address(gateway.address).is_loopback:
+        raise Unreachable(
+            f"{gateway.origin.object}: spec.address: found {gateway.address}, allowed others than loopback: "
+            "nobody would reach the gateway's pods; leave it out"
+        )
     made = _Gateway(owner, gateway, deploying)
     pod = made.pod()
     disruptions = () if made.replicas == 1 else (made.disruptions(),)
@@ -177,12 +192,14 @@ class _Gateway:
         return made
 
     def pod(self) -> Manifest:
+        pull = [{"name": name} for name in self._deploying.pull_secrets]
         return {
             "serviceAccountName": names.entrance(self._owner.ref),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": self._deploying.grace,
-            "securityContext": self._pod_security(),
+            "securityContext": _POD_SECURITY,
+            **({"imagePullSecrets": pull} if pull else {}),
             "topologySpreadConstraints": [
                 self._spread("kubernetes.io/hostname"),
                 self._spread("topology.kubernetes.io/zone"),
@@ -249,19 +266,6 @@ class _Gateway:
             *("--drain-time-s", str(self._deploying.grace)),
             "--disable-hot-restart",
         ]
-
-    def _pod_security(self) -> Manifest:
-        security: Manifest = {
-            "runAsNonRoot": True,
-            "runAsUser": _ENVOY_USER,
-            "runAsGroup": _ENVOY_USER,
-            "fsGroup": _ENVOY_USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        }
-        if self._gateway.port < _PRIVILEGED:
-            port = str(self._gateway.port)
-            security["sysctls"] = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": port}]
-        return security
 
     def _probe(self, path: str, *, period: int, failures: int) -> Manifest:
         return {
@@ -344,3 +348,13 @@ def _digest(content: object) -> str:
 
 
 _TOKEN: Manifest = {"path": TOKEN_FILE, "audience": AUDIENCE, "expirationSeconds": 3600}
+_POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": _ENVOY_USER,
+    "runAsGroup": _ENVOY_USER,
+    "fsGroup": _ENVOY_USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+    # Whatever the port is now: one below 1024 that comes later comes to running pods, by xDS, and one pod that
+    # cannot listen there holds up all.
+    "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+}

@@ -23,6 +23,7 @@ from bootstrap.manifests import (
     TOKENS,
     Deploying,
     Owner,
+    Unreachable,
     manifests,
     owned,
 )
@@ -117,12 +118,24 @@ def test_pods_may_do_as_little_as_can_be():
     assert found["ServiceAccount"]["automountServiceAccountToken"] is False
     assert "memory" in container(found)["resources"]["requests"]
     assert "memory" in container(found)["resources"]["limits"]
-    assert "sysctls" not in security
 
 
-def test_a_low_port_can_be_listened_at_without_a_capability():
-    found = made(plan=gateway(80))
-    assert pod(found)["securityContext"]["sysctls"] == [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]
+@pytest.mark.parametrize("port", [80, 8080])
+def test_a_low_port_can_be_listened_at_without_a_capability_also_if_it_comes_later(port):
+    """A pod of before that could not listen at the new port would refuse it, and so hold up all others."""
+    security = pod(made(plan=gateway(port)))["securityContext"]
+    assert security["sysctls"] == [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]
+
+
+def test_images_are_pulled_with_the_given_secrets():
+    assert "imagePullSecrets" not in pod(made())
+    assert pod(made(pull_secrets=("images", "more")))["imagePullSecrets"] == [{"name": "images"}, {"name": "more"}]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1"])
+def test_a_gateway_that_nobody_reaches_is_refused(address):
+    with pytest.raises(Unreachable, match=f"spec.address: found {address}, allowed others than loopback"):
+        made(plan=gateway(address=address))
 
 
 def test_the_token_opens_nothing_but_xdserve():
@@ -213,7 +226,7 @@ def test_a_gateway_may_say_what_its_envoys_may_use():
     said = Resources(requests=(("cpu", "1"), ("memory", "1Gi")))
     found = made(plan=gateway(resources=said, router=ROUTER))
     assert container(found)["resources"] == {"requests": {"cpu": "1", "memory": "1Gi"}}
-    assert container(made())["resources"]["requests"] == {"cpu": "50m", "memory": "64Mi"}
+    assert container(made())["resources"]["requests"] == {"cpu": "50m", "memory": "96Mi"}
     assert beside(found) == beside(made(plan=gateway(router=ROUTER)))
 
 
@@ -272,7 +285,6 @@ def test_a_models_name_is_no_reference_to_another_variable():
     ("address", "url"),
     [
         ("0.0.0.0", "http://127.0.0.1:8080"),
-        ("127.0.0.1", "http://127.0.0.1:8080"),
         ("10.0.0.7", "http://10.0.0.7:8080"),
         ("::", "http://[::1]:8080"),
         ("fd00::7", "http://[fd00::7]:8080"),
@@ -335,8 +347,9 @@ def test_other_authorities_roll_no_pod():
     assert after["ConfigMap"]["data"] == before["ConfigMap"]["data"] | {CA_FILE: "others too"}
 
 
-def test_another_port_is_in_force_without_rolling_the_pods():
-    before, after = made(), made(plan=gateway(9090))
+@pytest.mark.parametrize("port", [80, 9090])
+def test_another_port_is_in_force_without_rolling_the_pods(port):
+    before, after = made(), made(plan=gateway(port))
     assert {kind for kind in before if before[kind] != after[kind]} == {"Service"}
 
 
@@ -363,7 +376,7 @@ def of(*documents):
 
 @pytest.mark.parametrize("changed", [None, *POLICIES])
 def test_a_changed_policy_changes_nothing_here(changed):
-    platform = entrance(9090)
+    platform = entrance(9090, address="0.0.0.0")
     assert of(isvc(), platform) == of(isvc(), platform, *([changed] if changed else []))
 
 

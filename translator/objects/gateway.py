@@ -73,7 +73,7 @@ class ServiceGatewaySpec(OurModel):
     replicas: Annotated[int, Field(ge=1, le=100), says("1..100")] | None = None
     """Pods of the gateway; left out, the operator's setting `gateway_replicas`."""
     resources: Resources | None = None
-    """Of the Envoy in each pod, as a whole; left out, 50m and 64Mi are requested and 512Mi of memory are the limit."""
+    """Of the Envoy in each pod, as a whole; left out, 50m and 96Mi are requested and 512Mi of memory are the limit."""
 
 
 class ServiceGateway(Ours):
