@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from bootstrap.manifests import CONFIG_CONTENT, CONTENT, Deploying, Manifest, labels, manifests
+from bootstrap.manifests import CONFIG_CONTENT, CONTENT, Deploying, Manifest, Unreachable, labels, manifests
 from translator import names
 from translator.objects.ref import Ref
 from xdserve.kube.calls import Caller
@@ -365,7 +365,7 @@ class Provisioner:
         self._failures[target] += 1
         asked = error.retry_after if isinstance(error, Trouble) else 0.0
         self._schedule.later(target, self._clock() + max(_back_off(self._failures[target]), asked))
-        if isinstance(error, Trouble):
+        if isinstance(error, Trouble | Unreachable):
             self._say(target, str(error))
         else:
             self._say(target, f"internal error ({type(error).__name__})")

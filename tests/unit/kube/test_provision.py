@@ -89,9 +89,9 @@ async def start(apiserver):
 
 async def test_a_fault_of_ours_harms_one_gateway(apiserver, start, caplog):
     good, (ref, wanted) = target("good"), target("bad")
-    made = start((ref, wanted._replace(gateway=replace(wanted.gateway, port="not a number"))))
+    made = start((ref, wanted._replace(gateway=replace(wanted.gateway, address="no address"))))
     await wait_until(lambda: made.errors)
-    assert made.errors == {ref: "internal error (TypeError)"}
+    assert made.errors == {ref: "internal error (ValueError)"}
     assert made.failures
     assert (made.wanted, made.applied) == (1, 0)
     made.want(*good)
@@ -99,6 +99,18 @@ async def test_a_fault_of_ours_harms_one_gateway(apiserver, start, caplog):
     await wait_until(lambda: made.applied == 1)
     assert made.wanted == 2
     assert good[0] not in made.errors
+
+
+async def test_a_gateway_that_nobody_reaches_is_told_and_not_made(apiserver, start):
+    """What a ServiceGateway may say on a host of one's own is of no use in a pod."""
+    ref, wanted = target("iris")
+    made = start((ref, wanted._replace(gateway=replace(wanted.gateway, address="127.0.0.1"))))
+    await wait_until(lambda: made.errors)
+    assert made.errors[ref].startswith(f"{ref}: spec.address: found 127.0.0.1, allowed others than loopback")
+    assert not apiserver.objects
+    made.want(ref, wanted)
+    await wait_until(lambda: made.applied == 1)
+    assert not made.errors
 
 
 async def test_lists_of_many_pages_are_read_to_their_end(apiserver, start):
