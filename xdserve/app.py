@@ -11,6 +11,8 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import blake2b
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,11 @@ def options_of(settings: Settings) -> Options:
         name_backends_in_errors=settings.name_backends_in_errors,
         selective=bool(settings.selector),
     )
+
+
+def _version(options: Options) -> str:
+    """What decides beside the objects what is served: replicas that differ in it may serve something else, rightly."""
+    return f"{metadata.version('xdserve')} {blake2b(repr(options).encode(), digest_size=4).hexdigest()}"
 
 
 def _now() -> datetime:
@@ -127,21 +134,28 @@ class Program:
             authenticator=entrance.authenticator(settings, failed, around.authenticators()),
             limits=entrance.limits(settings),
         )
-        self._pipeline = Pipeline(options_of(settings), self._server, self)
+        options = options_of(settings)
+        self._pipeline = Pipeline(options, self._server, self)
         judge = Judge(
-            self._pipeline, self._server, self._ledger, self._rejections, around.elsewhere, wanted=around.wanted
+            self._pipeline,
+            self._server,
+            self._ledger,
+            self._rejections,
+            around.elsewhere,
+            wanted=around.wanted,
+            version=_version(options),
         )
         self._source = around.source(self)
         around.join(Parts(self._pipeline, self._server, self._ledger, self._rejections, judge, self._metrics))
         self._last_good = LastGood(settings, self._server, self._pipeline, self._source)
         self._state = ProgramState(
-            self._pipeline, self._server, self._ledger, self._rejections, lambda: self._ready, judge=judge
+            self._pipeline, self._server, self._ledger, self._rejections, self._awaited, judge=judge
         )
         series = GatewaySeries(lambda: self._pipeline.owners, self._server.connected, self._server.loads.reports)
         self._admin = AdminServer(settings.admin_address, self._state, self._metrics, series)
         self._work = asyncio.Event()
         self._since: float | None = None
-        self._ready = False
+        self._listening = self._ready = False
         self._show_gauges()
 
     async def run(self) -> None:
@@ -165,6 +179,7 @@ class Program:
 
     async def _serve(self, admin: Address, stop: asyncio.Event) -> None:
         port = await self._server.start(str(self._settings.xds_address), self._credentials())
+        self._listening = True
         try:
             self._last_good.open()
             logger.info("listening", xds=f"{self._settings.xds_address.host}:{port}", admin=str(admin))
@@ -204,6 +219,14 @@ class Program:
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         return self._source.run(), self._plan(), self._last_good.run(), *self._around.tasks()
+
+    def _awaited(self) -> str:
+        """What it waits for before it accepts streams, in words; empty when it does."""
+        if self._ready:
+            return ""
+        if not self._listening:
+            return "a certificate for the xDS port"
+        return self._source.awaited() or "the first pass over all objects"
 
     def _open(self) -> None:
         """Accept streams, now that everything is known: an Envoy that reconnects must not be emptied."""

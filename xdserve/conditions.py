@@ -70,11 +70,15 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What one replica knows of a gateway's Envoys, and of which configuration: its `digest`."""
+    """What one replica knows of a gateway's Envoys, and of which configuration: its `digest`.
+
+    `version` is the replica's own: another one may make another configuration of the same objects.
+    """
 
     digest: str
     progress: Progress
     refused: tuple[Refused, ...] = ()
+    version: str = ""
 
 
 def digest(scope: Scope) -> str:
@@ -91,7 +95,7 @@ def digest(scope: Scope) -> str:
 
 
 def said(entries: Collection[Entry]) -> Iterator[Verdict]:
-    """Accepted and ResolvedRefs: true unless something is said against them. Without a target no backend is looked at."""
+    """Accepted and ResolvedRefs: true unless something is said against them; without a target no backend is seen."""
     for condition in (Condition.ACCEPTED, Condition.RESOLVED_REFS):
         reason, message = against(entries, condition) or (condition.value, "")
         if condition is Condition.RESOLVED_REFS and any(one.reason == _NO_TARGET for one in entries):
@@ -110,7 +114,8 @@ def against(entries: Iterable[Entry], condition: Condition) -> tuple[str, str] |
 
 def _line(entry: Entry) -> str:
     """With the field, but where none is at fault."""
-    return entry.message if entry.reason == Reason.FAILED.value else f"{entry.field}: {entry.message}"
+    blames = entry.field and entry.reason != Reason.FAILED.value
+    return f"{entry.field}: {entry.message}" if blames else entry.message
 
 
 def verdict(kind: str, reason: str, message: str, *, good: str = Condition.PROGRAMMED.value) -> Verdict:
@@ -153,6 +158,16 @@ def programmed(gateway: str, own: Delivery, others: Sequence[Delivery], hint: st
     if any(one.digest != own.digest or one.progress is Progress.PENDING for one in found):
         return PENDING, f"not every Envoy of {gateway} has acknowledged its configuration yet"
     return Condition.PROGRAMMED.value, f"every connected Envoy of {gateway} has acknowledged its configuration"
+
+
+def unlike(gateway: str, own: Delivery, others: Sequence[Delivery]) -> bool:
+    """Whether replicas of another version are all that keeps a gateway from being programmed, as while xdserve rolls.
+
+    Of Envoys that are connected to those nothing can be said: their configuration may be another for the version alone.
+    """
+    differing = [one for one in connected(*others) if one.version != own.version and one.digest != own.digest]
+    alike = [one for one in others if one not in differing]
+    return bool(differing) and programmed(gateway, own, alike)[0] in (Condition.PROGRAMMED.value, NO_GATEWAY)
 
 
 # -- Status on Kubernetes --------------------------------------------------------------------------------------

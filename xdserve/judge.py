@@ -30,6 +30,7 @@ from xdserve.conditions import (
     programmed,
     refused_entries,
     said,
+    unlike,
     verdict,
 )
 from xdserve.ledger import Entry, Ledger
@@ -65,6 +66,8 @@ class Judgement:
     verdicts: tuple[Verdict, ...]
     warnings: tuple[Entry, ...] = ()
     voice: Voice = Voice.SPEAKS
+    rolling: bool = False
+    """Whether it waits for nothing but replicas of another version: what was said before may well be so still."""
 
 
 def _nowhere(_gateway: str) -> Sequence[Delivery]:
@@ -82,6 +85,7 @@ class Judge:
         pipeline, server, ledger, rejections: the parts.
         elsewhere: what other replicas say of a gateway; nothing where there are none.
         wanted: which targets are to have a gateway.
+        version: of this program, and of what it plans by beside the objects.
     """
 
     def __init__(  # noqa: PLR0913 - what there is to know
@@ -93,13 +97,14 @@ class Judge:
         elsewhere: Elsewhere = _nowhere,
         *,
         wanted: Wanted = _unsaid,
+        version: str = "",
     ) -> None:
         self._pipeline = pipeline
         self._server = server
         self._ledger = ledger
         self._rejections = rejections
         self._elsewhere = elsewhere
-        self._wanted = wanted
+        self._wanted, self._version = wanted, version
 
     def judge(self, refs: Iterable[Ref] | None = None) -> Iterator[tuple[Ref, Judgement]]:
         """Of these objects, or of all that something is said of; who takes pauses may miss one that goes meanwhile."""
@@ -137,7 +142,7 @@ class Judge:
         if scope is None or gateway not in self._pipeline.owners:
             return None
         refused = tuple(_refused(one.origin, one.message) for one in self._rejections.of(gateway))
-        return Delivery(digest(scope), self._progress(gateway), refused)
+        return Delivery(digest(scope), self._progress(gateway), refused, self._version)
 
     def gateways(self) -> Iterable[str]:
         """All gateways that have a target."""
@@ -151,15 +156,22 @@ class Judge:
         if found is None:
             return Judgement((*said(own), *_unread(ref)), warnings)
         if isinstance(found, Attached):
-            reason, message = self._programmed(ref, target_of(found), entries)
-            return Judgement((*said(own), verdict(Condition.PROGRAMMED.value, reason, message)), warnings)
+            target = target_of(found)
+            gateway = verdict(Condition.PROGRAMMED.value, *self._programmed(ref, target, entries))
+            return Judgement((*said(own), gateway), warnings, rolling=self._rolling(target, gateway))
         return self._of_target(ref, entries, warnings)
 
     def _of_target(self, ref: Ref, entries: Mapping[Ref, list[Entry]], warnings: tuple[Entry, ...]) -> Judgement:
         reason, message = self._programmed(ref, ref, entries)
         voice = self._voice(ref, reason)
-        gateway = () if voice is Voice.SILENT else (verdict(GATEWAY_PROGRAMMED, reason, message),)
-        return Judgement((*said(entries.get(ref, [])), *gateway), warnings, voice)
+        gateway = verdict(GATEWAY_PROGRAMMED, reason, message)
+        told = () if voice is Voice.SILENT else (gateway,)
+        return Judgement((*said(entries.get(ref, [])), *told), warnings, voice, self._rolling(ref, gateway))
+
+    def _rolling(self, target: Ref, found: Verdict) -> bool:
+        own = self._delivery(target) if found.reason == PENDING else None
+        gateway = names.gateway(target)
+        return own is not None and unlike(gateway, own, self._elsewhere(gateway))
 
     def _voice(self, target: Ref, reason: str) -> Voice:
         """Where an Envoy is, it is spoken of; else by whether there is to be one, and can be."""

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from translator.objects.ref import KSERVE, XDSERVE, Ref
+from translator.plan import Condition
 from xdserve.conditions import (
     CONTROLLER,
     GATEWAY_PROGRAMMED,
@@ -16,11 +17,14 @@ from xdserve.conditions import (
     Progress,
     Refused,
     Verdict,
+    against,
     conditions,
     policy_status,
     programmed,
     refused_entries,
     said,
+    unlike,
+    verdict,
     with_condition,
 )
 from xdserve.ledger import Entry
@@ -77,6 +81,36 @@ def test_what_nothing_is_said_against_is_true():
     accepted, resolved = said([warning, missing])
     assert accepted.status == "True"
     assert resolved == ("ResolvedRefs", "False", "BackendNotFound", "spec.split[0]: no such Service")
+
+
+def test_what_waits_is_unknown_on_objects_of_others_and_false_on_ours():
+    found = {reason: verdict(GATEWAY_PROGRAMMED, reason, "").status for reason in ("Pending", "NoGateway", "Rejected")}
+    assert found == {"Pending": "Unknown", "NoGateway": "Unknown", "Rejected": "False"}
+    assert verdict("Programmed", "Pending", "").status == "False"
+    assert verdict(GATEWAY_PROGRAMMED, "Programmed", "").status == "True"
+
+
+def test_without_a_target_no_backend_is_said_to_be_there():
+    missing = Entry(None, POLICY, "spec.targetRef", "TargetNotFound", "InferenceService models/iris not found")
+    accepted, resolved = said([missing])
+    assert accepted == ("Accepted", "False", "TargetNotFound", f"{missing.field}: {missing.message}")
+    assert resolved == ("ResolvedRefs", "Unknown", "Pending", "not accepted (see Accepted), so not looked at")
+
+
+def test_where_no_field_is_at_fault_none_is_named():
+    failed = Entry(None, POLICY, "metadata.name", "Failed", "Service models/iris-gateway is there already")
+    assert against([failed], Condition.PROGRAMMED) == ("Failed", failed.message)
+
+
+def test_replicas_of_another_version_are_not_to_be_compared_with():
+    old, new = (Delivery(one, Progress.DONE, version=one) for one in ("old", "new"))
+    assert unlike(IRIS, old, [new])
+    assert unlike(IRIS, Delivery("old", Progress.ABSENT, version="old"), [new])
+    # Another configuration of the same version is an edit that one of the two has yet to hear of.
+    assert not unlike(IRIS, old, [new, Delivery("edited", Progress.DONE, version="old")])
+    assert not unlike(IRIS, Delivery("old", Progress.PENDING, version="old"), [new])
+    assert not unlike(IRIS, old, [Delivery("old", Progress.PENDING, version="new")])
+    assert not unlike(IRIS, old, [Delivery("new", Progress.ABSENT, version="new")])
 
 
 def test_the_date_moves_with_the_status_alone():

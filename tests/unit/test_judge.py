@@ -12,13 +12,13 @@ from translator.planners.options import Options
 from xds.server import Server
 from xds.session import Terms
 from xdserve.conditions import Delivery, Progress, Refused
-from xdserve.judge import Judge
+from xdserve.judge import Judge, Voice
 from xdserve.ledger import Entry, Ledger, Place, entry
 from xdserve.metrics import Metrics
 from xdserve.observer import StreamObserver
 from xdserve.pipeline import Pipeline
 from xdserve.rejections import Rejections
-from xdserve.sources import Put, Source
+from xdserve.sources import Gone, Put, Source
 
 IRIS = "models/iris"
 TARGET = Ref("serving.kserve.io", "InferenceService", "models", "iris")
@@ -28,15 +28,23 @@ POLICY = Ref("xdserve.io", "TrafficPolicy", "models", "iris")
 class Program:
     """A judge over the parts of a program; `elsewhere` is what another replica says of the gateway."""
 
-    def __init__(self, now):
+    def __init__(self, now, options=None):
         self.ledger = Ledger(now, lambda ref: Place("a.yaml", 1))
         metrics = Metrics(process=False)
         rejections = Rejections(self.ledger, metrics, now)
         observer = StreamObserver(metrics, lambda gateway: None, rejections.say)
         server = Server(Terms(identifier="test", linger=0), observer)
-        self.pipeline = Pipeline(Options(), server, self)
-        self.elsewhere = []
-        self.judge = Judge(self.pipeline, server, self.ledger, rejections, lambda gateway: self.elsewhere)
+        self.pipeline = Pipeline(options or Options(), server, self)
+        self.elsewhere, self.wanted = [], True
+        self.judge = Judge(
+            self.pipeline,
+            server,
+            self.ledger,
+            rejections,
+            lambda gateway: self.elsewhere,
+            wanted=lambda ref: self.wanted,
+            version="v1",
+        )
 
     def found(self, owner, findings):
         self.ledger.say(owner, [entry(finding) for finding in findings])
@@ -49,8 +57,17 @@ class Program:
         while self.pipeline.run():
             pass
 
-    def said(self, ref):
+    def remove(self, ref):
+        self.pipeline.apply([Gone(ref)])
+        while self.pipeline.run():
+            pass
+
+    def judged(self, ref):
         ((_, judgement),) = self.judge.judge([ref])
+        return judgement
+
+    def said(self, ref):
+        judgement = self.judged(ref)
         return {one.type: (one.status, one.reason, one.message) for one in judgement.verdicts}
 
     def here(self):
@@ -114,6 +131,88 @@ def test_a_policy_that_nobody_could_ever_read_says_so(program):
     assert found["Accepted"] == ("False", "Invalid", "spec.rules: found 1, allowed a list")
     assert found["Programmed"][1] == "Pending"
     assert other in program.judge.refs()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "voice", "status"),
+    [(True, Voice.SPEAKS, "Unknown"), (None, Voice.GOES_ON, "Unknown"), (False, Voice.SILENT, None)],
+)
+def test_of_a_gateway_without_envoys_it_is_told_where_one_is_wanted(program, wanted, voice, status):
+    program.wanted = wanted
+    assert program.judged(TARGET).voice is voice
+    assert program.said(TARGET).get("xdserve.io/GatewayProgrammed", [None])[0] == status
+    # Envoys that are there are told of, whoever has made them.
+    program.elsewhere = [Delivery(program.here().digest, Progress.DONE)]
+    assert program.judged(TARGET).voice is Voice.SPEAKS
+    assert program.said(TARGET)["xdserve.io/GatewayProgrammed"][0] == "True"
+
+
+def test_who_looks_for_missing_envoys_is_told_where(program):
+    none = f"no Envoy of {IRIS} is connected"
+    found = {}
+    for program.wanted in (True, None, False):
+        found[program.wanted] = program.said(POLICY)["Programmed"][2]
+    assert found == {
+        True: f"{none}; see the pods of Deployment iris-gateway",
+        None: none,
+        False: f"{none}; none is made for it",
+    }
+
+
+def test_a_target_whose_gateway_is_an_older_one_s_says_so(program):
+    younger = isvc() | {"apiVersion": "serving.kubedl.io/v1alpha1", "kind": "Inference"}
+    younger["metadata"] = younger["metadata"] | {"creationTimestamp": "2030-01-01T00:00:00Z"}
+    younger["spec"] = {"framework": "TFServing", "predictors": [{"name": "a", "template": {}}]}
+    program.put(younger)
+    ref = Ref("serving.kubedl.io", "Inference", "models", "iris")
+    assert program.said(ref)["xdserve.io/GatewayProgrammed"][:2] == ("False", "Conflicted")
+    program.wanted = False
+    assert "xdserve.io/GatewayProgrammed" not in program.said(ref)
+
+
+def test_an_invalid_policy_says_whether_a_valid_one_is_served(program):
+    program.ledger.say("source", [Entry(None, POLICY, "spec.rules", "Invalid", "found 1, allowed a list")])
+    assert program.said(POLICY)["Programmed"][2] == "not accepted (see Accepted); the last valid one stays in force"
+    younger = policy(backends=[to_service("stable", "iris-predictor")], split=split(stable=1))
+    younger["metadata"]["name"] = "other"
+    program.put(younger)
+    other = program.said(POLICY._replace(name="other"))
+    assert other["Accepted"][1] == "Conflicted"
+    assert other["Programmed"][2] == "not accepted (see Accepted), so not in force"
+
+
+def test_replicas_of_another_version_make_a_gateway_wait_apart(program):
+    waits = Delivery(program.here().digest, Progress.PENDING, version="v1")
+    program.elsewhere = [Delivery("other", Progress.DONE, version="v2"), waits]
+    assert not program.judged(POLICY).rolling
+    program.elsewhere = [Delivery("other", Progress.DONE, version="v2")]
+    assert program.said(POLICY)["Programmed"][1] == "Pending"
+    assert program.judged(POLICY).rolling
+    assert program.judged(TARGET).rolling
+    program.elsewhere = [Delivery("other", Progress.DONE, version="v1")]
+    assert not program.judged(POLICY).rolling
+
+
+def test_of_a_target_that_a_selector_may_hide_nothing_is_said(now):
+    program = Program(now, Options(selective=True))
+    found = policy(backends=[to_service("stable", "iris-predictor")], split=split(stable=1))
+    program.put(*backend("iris-predictor", 9001), found)
+    assert not list(program.judge.judge([POLICY]))
+    assert program.judge.elsewhere(TARGET)
+    assert not len(program.ledger)
+    program.put(isvc())
+    assert program.said(POLICY)["Accepted"][0] == "True"
+    program.remove(TARGET)
+    assert not list(program.judge.judge())
+    assert not len(program.ledger)
+
+
+def test_a_service_is_hidden_by_no_selector(now):
+    program = Program(now, Options(selective=True))
+    found = policy(backends=[to_service("stable", "iris-predictor")], split=split(stable=1))
+    found["spec"]["targetRef"] = {"group": "", "kind": "Service", "name": "none"}
+    program.put(found)
+    assert program.said(POLICY)["Accepted"][1] == "TargetNotFound"
 
 
 def test_the_ledger_tells_whose_entries_change(program):

@@ -147,7 +147,7 @@ class Recorder:
         self._trim()
 
     def clear(self) -> None:
-        """Another leads now, and tells of what it sees; it counts on from what was written, and so would this replica."""
+        """Another leads now, and tells of what it sees: what waits is dropped, and counts are read anew."""
         self._waiting.clear()
         self._known.clear()
 

@@ -13,7 +13,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import structlog
@@ -62,8 +62,8 @@ def packed(report: Report) -> str:
     return base64.b64encode(zlib.compress(json.dumps(told, separators=(",", ":")).encode())).decode()
 
 
-def unpacked(text: str) -> Report:
-    """The report in a text.
+def unpacked(text: str, version: str = "") -> Report:
+    """The report in a text, of a replica of a version.
 
     Raises:
         Unreadable: it is none.
@@ -73,7 +73,8 @@ def unpacked(text: str) -> Report:
         data = unpacker.decompress(base64.b64decode(text, validate=True), LARGEST)
         if not unpacker.eof:
             raise Unreadable("too large, or cut off")
-        return {str(gateway): _delivery(*one) for gateway, one in json.loads(data).items()}
+        told = json.loads(data).items()
+        return {str(gateway): replace(_delivery(*one), version=version) for gateway, one in told}
     except (ValueError, zlib.error, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(str(error)) from error
 
@@ -192,8 +193,9 @@ def _read(document: Mapping[str, Any]) -> _Read:
     """What cannot be understood says nothing: another version of xdserve may have written it."""
     metadata = document["metadata"]
     name, beat = metadata["name"], (metadata.get("annotations") or {}).get(BEAT, "")
+    data = document.get("data") or {}
     try:
-        return _Read(name, beat, unpacked((document.get("data") or {}).get("report", "")))
+        return _Read(name, beat, unpacked(data.get("report", ""), data.get("version", "")))
     except Unreadable as error:
         logger.warning("a report cannot be read", report=name, cause=str(error))
         return _Read(name, beat, {})
@@ -304,7 +306,9 @@ class Reporter:
         }
         if self._owner:
             metadata["ownerReferences"] = [dict(self._owner)]
-        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"report": packed(self._own)}}
+        version = next((one.version for one in self._own.values()), "")
+        data = {"report": packed(self._own), "version": version}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 async def exchange(leadership: Leadership, reporter: Reporter, elsewhere: Elsewhere) -> None:

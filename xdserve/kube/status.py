@@ -39,6 +39,8 @@ BATCH = 20
 """Objects judged together, before streams go on: about 2 ms."""
 PATIENCE = {PENDING: 2.0, NO_GATEWAY: 10.0}
 """Seconds that a gateway which was programmed may be without, until it is said: Envoys come and go when they roll."""
+ROLLING_SECONDS = 300.0
+"""The same while replicas of two versions configure Envoys: what each makes of the same objects may differ."""
 RETRY_FIRST, RETRY_LONGEST = 1.0, 300.0
 FORGIVEN_SECONDS = 600.0
 """What nobody has undone for so long begins anew."""
@@ -326,5 +328,7 @@ def _patience(then: Iterable[Verdict] | None, judgement: Judgement) -> float:
     if judgement.voice is Voice.SILENT:
         return PATIENCE[NO_GATEWAY] if known.get(GATEWAY_PROGRAMMED) == "True" else 0.0
     changed = [found for found in judgement.verdicts if known.get(found.type, found.status) != found.status]
-    begun = (PATIENCE.get(found.reason, 0.0) if known[found.type] == "True" else 0.0 for found in changed)
-    return min(begun, default=0.0)
+    patience = PATIENCE | ({PENDING: ROLLING_SECONDS} if judgement.rolling else {})
+    return min(
+        (patience.get(found.reason, 0.0) if known[found.type] == "True" else 0.0 for found in changed), default=0.0
+    )

@@ -17,7 +17,7 @@ from xdserve.ledger import Entry
 POLICY = Ref(XDSERVE, "TrafficPolicy", "models", "iris")
 GOOD = Verdict(GATEWAY_PROGRAMMED, "True", "Programmed", "all have it")
 BAD = Verdict(GATEWAY_PROGRAMMED, "False", "Rejected", "one refuses it")
-WAITS = Verdict(GATEWAY_PROGRAMMED, "False", "Pending", "not all yet")
+WAITS = Verdict(GATEWAY_PROGRAMMED, "Unknown", "Pending", "not all yet")
 
 
 def told(before, *after, warnings=()):
@@ -46,6 +46,18 @@ def test_that_something_is_mended_is_told_also_where_it_waited_meanwhile():
 def test_of_what_is_seen_first_only_what_is_wrong_is_told():
     assert told(None, GOOD) == []
     assert told(None, BAD) == [("Warning", "Rejected")]
+
+
+def test_what_is_mended_says_what_is_so_now():
+    missing = Verdict("ResolvedRefs", "False", "BackendNotFound", "spec.split[0]: no such Service")
+    resolved = Verdict("ResolvedRefs", "True", "ResolvedRefs", "")
+    assert list(occurrences([missing], [resolved], ())) == [
+        ("Normal", "ResolvedRefs", "every backend exists and is ready")
+    ]
+    # Without a target nothing is mended, and nothing new is wrong with the backends.
+    unseen = Verdict("ResolvedRefs", "Unknown", "Pending", "not accepted (see Accepted), so not looked at")
+    assert told([missing], unseen) == []
+    assert told(remembered([missing], [unseen]), resolved) == [("Normal", "ResolvedRefs")]
 
 
 def test_a_field_without_effect_is_a_warning():
@@ -94,6 +106,7 @@ DELIVERIES = st.builds(
 @given(st.dictionaries(st.text(max_size=12), DELIVERIES, max_size=5))
 def test_a_report_is_read_as_it_was_written(report):
     assert unpacked(packed(report)) == report
+    assert {one.version for one in unpacked(packed(report), "v2").values()} <= {"v2"}
 
 
 @given(st.text(max_size=60) | st.binary(max_size=60).map(lambda data: data.hex()))
