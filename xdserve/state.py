@@ -28,7 +28,7 @@ class ProgramState:
 
     Args:
         pipeline, server, ledger, rejections: the parts.
-        is_ready: whether the sources are read and the first pass is done.
+        awaited: what is waited for before Envoys are served, in words; empty when they are.
         judge: says the conditions; one that knows of this replica alone if none is given.
     """
 
@@ -38,7 +38,7 @@ class ProgramState:
         server: Server,
         ledger: Ledger,
         rejections: Rejections,
-        is_ready: Callable[[], bool],
+        awaited: Callable[[], str],
         *,
         judge: Judge | None = None,
     ) -> None:
@@ -46,12 +46,12 @@ class ProgramState:
         self._server = server
         self._ledger = ledger
         self._rejections = rejections
-        self._is_ready = is_ready
+        self._awaited = awaited
         self._judge = judge or Judge(pipeline, server, ledger, rejections)
 
-    def ready(self) -> bool:
-        """Whether the sources are read and the first pass is done."""
-        return self._is_ready()
+    def awaited(self) -> str:
+        """What is waited for before Envoys are served, in words; empty when they are."""
+        return self._awaited()
 
     def gateways(self) -> Iterator[dict[str, Any]]:
         """Every gateway that has a target: what it serves, where it listens, how many Envoys it has, its load."""

@@ -32,6 +32,9 @@ class ObjectSource(Protocol):
     async def run(self) -> None:
         """Feed what is there, then every change, until cancelled."""
 
+    def awaited(self) -> str:
+        """What has yet to be read for the first time, in words; empty when nothing has."""
+
     def errors(self) -> list[SourceError]:
         """All that is wrong now."""
 

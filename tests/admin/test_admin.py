@@ -61,13 +61,13 @@ class Node:
 
 @dataclass
 class FakeState:
-    is_ready: bool = True
+    awaited_: str = ""
     nodes_: list[Node] = field(default_factory=list)
     gateways_: Sequence[Any] = ({"name": "models/iris"},)
     retried: list[str] = field(default_factory=list)
 
-    def ready(self) -> bool:
-        return self.is_ready
+    def awaited(self) -> str:
+        return self.awaited_
 
     def gateways(self) -> Sequence[Any]:
         return self.gateways_
@@ -113,10 +113,10 @@ async def get(client: ClientSession, path: str, **options: Any) -> tuple[int, An
 
 
 async def test_lives_before_it_is_ready(client: ClientSession, state: FakeState) -> None:
-    state.is_ready = False
+    state.awaited_ = "the first list of services"
     assert (await get(client, "/healthz"))[0] == 200
-    assert await get(client, "/readyz") == (503, {"status": "waiting for the first pass over the sources"})
-    state.is_ready = True
+    assert await get(client, "/readyz") == (503, {"status": "waiting for the first list of services"})
+    state.awaited_ = ""
     assert await get(client, "/readyz") == (200, {"status": "ready"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from tests.support import chart
 from tests.support.outages import get, scene
@@ -24,6 +25,8 @@ async def test_a_start_without_an_apiserver_waits_for_it(apiserver, namespace, t
         await wait_until(lambda: play.to_apiserver.refused > refused + RETRIES, 20, "more tries")
         assert await answers(replica, "livenessProbe")
         assert not await answers(replica, "readinessProbe")
+        status, body = await get(replica, "/readyz")
+        assert (status, json.loads(body)["status"]) == (503, "waiting for a certificate for the xDS port")
         # Told once, however often it is tried and in whatever words the network says no.
         said = replica.child.log.read_text()[before:]
         assert said.count("waiting for a certificate") == 1

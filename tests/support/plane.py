@@ -93,7 +93,7 @@ class Plane:
     @asynccontextmanager
     async def admin(self):
         """The admin endpoints of this plane; the block gets their address."""
-        state = ProgramState(self.pipeline, self.server, self.ledger, self.rejected, lambda: True)
+        state = ProgramState(self.pipeline, self.server, self.ledger, self.rejected, lambda: "")
         series = GatewaySeries(lambda: self.pipeline.owners, self.server.connected, self.server.loads.reports)
         server = AdminServer(Address(HOST, 0), state, self.metrics, series)
         try:

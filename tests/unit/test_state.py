@@ -34,7 +34,7 @@ class Program:
         observer = StreamObserver(metrics, lambda gateway: None, self.rejections.say)
         self.server = Server(Terms(identifier="test", linger=0), observer)
         self.pipeline = Pipeline(Options(), self.server, self)
-        self.state = ProgramState(self.pipeline, self.server, self.ledger, self.rejections, lambda: True)
+        self.state = ProgramState(self.pipeline, self.server, self.ledger, self.rejections, lambda: "")
 
     def found(self, owner, findings):
         self.ledger.say(owner, [entry(finding) for finding in findings])

@@ -87,7 +87,11 @@ class AdminServer:
         state = self._state
         return (
             Endpoint("/healthz", "200 while the program lives", self._health),
-            Endpoint("/readyz", "200 once the first pass over the sources is done, 503 before", self._ready),
+            Endpoint(
+                "/readyz",
+                "200 once the first pass over the sources is done; before, 503 and what is waited for",
+                self._ready,
+            ),
             Endpoint("/metrics", "Metrics in the text format of Prometheus", self._metrics_text),
             Endpoint("/debug/gateways", "Every gateway that has resources", _listing(state.gateways)),
             Endpoint(
@@ -120,9 +124,9 @@ class AdminServer:
         return await _json(request, {"status": "ok"})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        if self._state.ready():
-            return await _json(request, {"status": "ready"})
-        return await _json(request, {"status": "waiting for the first pass over the sources"}, 503)
+        if awaited := self._state.awaited():
+            return await _json(request, {"status": f"waiting for {awaited}"}, 503)
+        return await _json(request, {"status": "ready"})
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
         body = self._metrics.render() + (await self._series.render() if self._series else b"")

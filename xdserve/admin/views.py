@@ -75,8 +75,8 @@ class State(Protocol):
     Lists may be long: entries are made one by one, and others get their turn in between.
     """
 
-    def ready(self) -> bool:
-        """Whether the sources are read and the first pass is done."""
+    def awaited(self) -> str:
+        """What is waited for before Envoys are served, in words; empty when they are."""
         ...
 
     def gateways(self) -> Iterable[Record]:

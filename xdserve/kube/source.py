@@ -59,6 +59,11 @@ class KubernetesSource:
         }
         self._unlisted = set(self._reflectors)
 
+    def awaited(self) -> str:
+        """The resources that have yet to be listed, in words; empty when all have been."""
+        unlisted = dict.fromkeys(str(scope.resource) for scope in self._reflectors if scope in self._unlisted)
+        return f"the first list of {', '.join(unlisted)}" if unlisted else ""
+
     def errors(self) -> list[SourceError]:
         """All that is wrong now."""
         return [*self._troubles(), *self._held.errors()]

@@ -59,6 +59,10 @@ class DirectorySource:
         self._touched: set[str] = set()
         self._woken = asyncio.Event()
 
+    def awaited(self) -> str:
+        """The directory until its files have been read, in words; empty then."""
+        return "" if self.synced.is_set() else f"the first look at the files of {self._tree.root}"
+
     def errors(self) -> list[SourceError]:
         """All that is wrong now."""
         return [*([self._lost] if self._lost else []), *self._files.errors()]

@@ -31,6 +31,7 @@ class Apiserver:
 
     def __init__(self, missing=None):
         self.missing = missing
+        self.slow = ()
         self.watches = self.lists = self.most = 0
 
     async def answer(self, request):
@@ -40,6 +41,8 @@ class Apiserver:
             self.watches += 1
             response = web.StreamResponse()
             await response.prepare(request)
+            await asyncio.Event().wait()
+        if request.path.endswith(self.slow):
             await asyncio.Event().wait()
         if "limit" not in request.query:
             return web.json_response({"metadata": {"resourceVersion": "1"}})
@@ -84,6 +87,22 @@ async def test_the_watches_of_many_namespaces_leave_connections_for_all_else(tmp
         assert source.synced.is_set()
         assert await Calls(client)("GET", LEASE)
         assert apiserver.most <= 5
+
+
+async def test_what_is_waited_for_is_named(tmp_path):
+    apiserver = Apiserver()
+    apiserver.slow = ("/services", "/trafficpolicies")
+    async with reading(apiserver, NAMESPACES[:2], tmp_path) as (source, _):
+        await wait_until(lambda: apiserver.watches == 2 * (len(RESOURCES) - 2))
+        assert source.awaited() == "the first list of trafficpolicies.xdserve.io, services"
+        assert not source.synced.is_set()
+
+
+async def test_nothing_is_waited_for_when_all_is_listed(tmp_path):
+    async with reading(Apiserver(), NAMESPACES[:2], tmp_path) as (source, _):
+        assert source.awaited().startswith("the first list of inferenceservices.serving.kserve.io, ")
+        await source.synced.wait()
+        assert source.awaited() == ""
 
 
 async def test_what_is_not_installed_is_told_once(tmp_path, monkeypatch):

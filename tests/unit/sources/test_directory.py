@@ -101,6 +101,11 @@ async def watching(root: Path):
             await task
 
 
+async def test_nothing_is_waited_for_when_all_is_read(tmp_path: Path):
+    async with watching(tmp_path) as watched:
+        assert not watched.source.awaited()
+
+
 async def test_all_that_is_there_is_fed_at_once(tmp_path: Path):
     (tmp_path / "b" / "c").mkdir(parents=True)
     (tmp_path / "a.yaml").write_text(policy("a"))
@@ -304,6 +309,7 @@ async def test_no_directory_at_the_start_is_one_clear_line(tmp_path: Path, name:
     assert str(tmp_path / name) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not source.synced.is_set()
+    assert source.awaited() == f"the first look at the files of {tmp_path / name}"
 
 
 async def test_files_that_cannot_be_read_say_why(tmp_path: Path):
