@@ -207,7 +207,6 @@ def version_of(apiserver):
 ALLOWED = [
     ("list", "", "services", "models"),
     ("watch", "discovery.k8s.io", "endpointslices", "models"),
-    ("get", "", "secrets", "models"),
     ("patch", "xdserve.io", "trafficpolicies/status", "models"),
     ("patch", "serving.kserve.io", "inferenceservices/status", "models"),
     ("create", "apps", "deployments", "models"),
@@ -217,6 +216,7 @@ ALLOWED = [
     ("patch", "events.k8s.io", "events", "models"),
 ]
 FORBIDDEN = [
+    ("get", "", "secrets", "models"),
     ("list", "", "secrets", "models"),
     ("watch", "", "secrets", "models"),
     ("create", "", "secrets", chart.NAMESPACE),
