@@ -93,6 +93,7 @@ def default(field: FieldInfo) -> str:
 VALUES = {
     "source": "a path or `kubernetes`",
     "namespaces": "a list; as flag or variable names by commas",
+    "gateway_pull_secrets": "a list; as flag or variable names by commas",
     "selector": "a label selector",
     "gateway_image": "an image",
     "router_image": "an image",

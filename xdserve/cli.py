@@ -79,6 +79,7 @@ def serve(
     provision: flags.Provision = None,
     gateway_image: flags.GatewayImage = None,
     router_image: flags.RouterImage = None,
+    gateway_pull_secrets: flags.GatewayPullSecrets = None,
     gateway_xds_address: flags.GatewayXdsAddress = None,
     gateway_replicas: flags.GatewayReplicas = None,
     release: flags.Release = None,

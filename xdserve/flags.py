@@ -41,6 +41,10 @@ Provision = Annotated[
 ]
 GatewayImage = Annotated[str | None, flag("Image of the gateways' Envoy", "IMAGE")]
 RouterImage = Annotated[str | None, flag("Image of the router beside them: xdserve's own", "IMAGE")]
+GatewayPullSecrets = Annotated[
+    list[str] | None,
+    flag("Secrets to pull these images with; they have to be in the namespace of each gateway", "NAME"),
+]
 GatewayXdsAddress = Annotated[
     str | None,
     flag("Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address", "HOST:PORT"),

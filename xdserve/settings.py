@@ -122,7 +122,7 @@ def _source(value: object) -> object:
     raise _wrong("a path or the word kubernetes")
 
 
-def _namespaces(value: object) -> object:
+def _names(value: object) -> object:
     """Read the one-line form of flags and variables: names, by blanks or commas."""
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     kubeconfig: Path | None = Field(
         None, description="Kubeconfig of the cluster; without it that of the pod, else KUBECONFIG, else ~/.kube/config"
     )
-    namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)] = Field(
+    namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
         (), description="Namespaces of the cluster to read; without any, all of them"
     )
     selector: str = Field("", description="Label selector of the InferenceServices and Inferences to serve")
@@ -159,6 +159,9 @@ class Settings(BaseSettings):
     )
     gateway_image: str = Field("envoyproxy/envoy:v1.40.0", description="Image of the gateways' Envoy")
     router_image: str = Field(ROUTER_IMAGE, description="Image of the router beside them: xdserve's own")
+    gateway_pull_secrets: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (), description="Secrets to pull these images with; they have to be in the namespace of each gateway"
+    )
     gateway_xds_address: str | None = Field(
         None,
         description="Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address",
@@ -301,6 +304,14 @@ class Settings(BaseSettings):
         for namespace in value:
             if not re.fullmatch(_LABEL, namespace):
                 raise _wrong(f"a namespace instead of {short(namespace)}")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("gateway_pull_secrets")
+    @classmethod
+    def _are_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _DOMAIN.fullmatch(name):
+                raise _wrong(f"a name of a Secret instead of {short(name)}")
         return tuple(dict.fromkeys(value))
 
     @field_validator("selector")

@@ -214,6 +214,14 @@ def test_other_settings_are_other_pods():
         ({"settings": {"allow_plaintext": True}}, "allow_plaintext"),
         ({"settings": {"linger": -1}}, "linger"),
         ({"settings": {"domain": "a_b"}}, "domain"),
+        ({"settings": {"selector": "team = 'models'"}}, "selector"),
+        ({"settings": {"gateway_image": "an image"}}, "gateway_image"),
+        ({"settings": {"gateway_image": "images:latest:1"}}, "gateway_image"),
+        ({"settings": {"router_image": "Image:"}}, "router_image"),
+        ({"settings": {"gateway_pull_secrets": "images"}}, "gateway_pull_secrets"),
+        ({"settings": {"gateway_pull_secrets": ["a_b"]}}, "gateway_pull_secrets"),
+        ({"terminationGracePeriodSeconds": 5}, "(5) must be more than settings.drain (5)"),
+        ({"settings": {"drain": 30}}, "(30) must be more than settings.drain (30)"),
         ({"watchNamespaces": "models"}, "watchNamespaces"),
         ({"watchNamespaces": ["Models"]}, "watchNamespaces"),
         ({"tls": {"secret": "x"}}, "secret"),
@@ -316,7 +324,20 @@ def test_without_provisioning_there_is_no_right_to_make_anything():
     assert verbs == {"get", "list", "watch", "patch", "create"}
     assert makes == [["tokenreviews"], ["events"]]
     assert settings_of(rendered(values_of("network-policy-off")))["provision"] == "off"
-    assert not any(rule["resources"] == ["secrets"] for rule, _ in found["ClusterRole xdserve-system-xdserve"])
+
+
+def test_a_secret_of_others_is_read_only_where_somebody_allows_it():
+    def read(values):
+        role = chart.roles(values)["ClusterRole xdserve-system-xdserve"]
+        return [rule["verbs"] for rule, _ in role if "secrets" in rule["resources"]]
+
+    assert read({}) == []
+    assert read({"rbac": {"secrets": True}}) == [["get"]]
+
+
+def test_a_short_life_is_long_enough_for_a_short_drain():
+    values = {"terminationGracePeriodSeconds": 1, "settings": {"drain": 0}}
+    assert pod_of(rendered(values))["terminationGracePeriodSeconds"] == 1
 
 
 def test_no_role_takes_more_than_it_says():

@@ -81,9 +81,14 @@ async def test_a_gateway_goes_and_comes_with_its_annotation_and_belongs_to_the_n
     with ExitStack() as stack:
         await Replica(cluster, "xdserve-0").started(stack.enter_context(Children(tmp_path)))
         await wait_until(lambda: len(cluster.manifests()) == len(KINDS), 20, "the manifests to appear")
-        for said, number in (("false", 0), ("true", len(KINDS))):
+        theirs = {one["type"] for one in cluster.conditions("InferenceService")} - {GATEWAY_PROGRAMMED}
+        for said, number, reason in (("false", 0, None), ("true", len(KINDS), "NoGateway")):
             cluster.annotate(f"xdserve.io/gateway={said}")
             await wait_until(lambda n=number: len(cluster.manifests()) == n, 20, f"{number} manifests")
+            await wait_until(
+                lambda r=reason: cluster.reason("InferenceService", GATEWAY_PROGRAMMED) == r, 20, f"the reason {reason}"
+            )
+            assert theirs <= {one["type"] for one in cluster.conditions("InferenceService")}
 
         path = PATHS["InferenceService"].format(cluster.namespace, NAME)
         cluster.apiserver.kubectl(

@@ -152,7 +152,9 @@ async def program(apiserver, namespace):
 
 
 async def test_programmed_follows_what_envoys_answer(program):
-    assert (await program.reads("NoGateway"))["status"] == "False"
+    # Nothing provisions here, so that nobody has said that the service is to have a gateway.
+    await wait_until(lambda: program.condition("TrafficPolicy", "Programmed")["reason"] == "NoGateway", 15)
+    assert program.condition("InferenceService", "xdserve.io/GatewayProgrammed")["reason"] is None
     port = await program.server.start("127.0.0.1:0")
     program.server.open()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -13,10 +13,10 @@ from tests.support.kube import ApiError
 from tests.support.wait import wait_until
 from translator.objects.ref import KSERVE, KUBEDL, XDSERVE, Ref
 from xdserve.conditions import GATEWAY_PROGRAMMED, Verdict
-from xdserve.judge import Judgement
+from xdserve.judge import Judgement, Voice
 from xdserve.kube import status as statuses
 from xdserve.kube.calls import Calls
-from xdserve.kube.events import Recorder
+from xdserve.kube.events import Occurrence, Recorder
 from xdserve.kube.patches import path_of
 from xdserve.kube.status import StatusWriter
 
@@ -25,6 +25,7 @@ OUR_CRDS = Path(__file__).parents[2] / "helm/xdserve/files/crds"
 TRUE = Verdict(GATEWAY_PROGRAMMED, "True", "Programmed", "every connected Envoy has acknowledged")
 REFUSED = Verdict(GATEWAY_PROGRAMMED, "False", "Rejected", "spec.rules[0]: Envoy gw-1 refuses it: missing )")
 ACCEPTED = Verdict("Accepted", "True", "Accepted", "")
+LOST = Occurrence("Warning", "Rejected", "told in the last moment")
 THEIRS = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
 
 
@@ -97,8 +98,8 @@ class World:
         group = {"InferenceService": KSERVE, "Inference": KUBEDL}.get(kind, XDSERVE)
         return Ref(group, kind, self.namespace, name)
 
-    async def apply(self, document):
-        await asyncio.to_thread(self.apiserver.apply, document, namespace=self.namespace)
+    async def apply(self, *documents):
+        await asyncio.to_thread(self.apiserver.apply, *documents, namespace=self.namespace)
 
     def say(self, ref, *verdicts):
         self.judge.judgements[ref] = Judgement(verdicts)
@@ -390,7 +391,7 @@ async def test_envoys_that_roll_do_not_make_a_gateway_flap(world, monkeypatch):
     ref = world.ref("InferenceService")
     world.say(ref, TRUE)
     await world.reads(ref, "Programmed")
-    gone = Verdict(GATEWAY_PROGRAMMED, "False", "NoGateway", "no Envoy is connected")
+    gone = Verdict(GATEWAY_PROGRAMMED, "Unknown", "NoGateway", "no Envoy is connected")
     world.say(ref, gone)
     await wait_until(lambda: world.writer._past[ref].doubted is not None)
     world.say(ref, TRUE)
@@ -398,6 +399,104 @@ async def test_envoys_that_roll_do_not_make_a_gateway_flap(world, monkeypatch):
     assert world.writer.writes == 1
     world.say(ref, gone)
     await world.reads(ref, "NoGateway")
+
+
+async def test_while_replicas_of_two_versions_are_compared_what_was_said_holds(world, monkeypatch):
+    monkeypatch.setitem(statuses.PATIENCE, "Pending", 0.2)
+    monkeypatch.setattr(statuses, "ROLLING_SECONDS", 1.5)
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.say(ref, TRUE)
+    before = await world.reads(ref, "Programmed")
+    waits = Verdict(GATEWAY_PROGRAMMED, "Unknown", "Pending", "not every Envoy has acknowledged its configuration yet")
+    world.judge.judgements[ref] = Judgement((waits,), rolling=True)
+    world.writer.mark([ref])
+    await wait_until(lambda: world.writer._past[ref].doubted is not None)
+    other = world.ref("InferenceService", "other")
+    await world.apply(isvc("other"))
+    world.say(other, waits)
+    await world.reads(other, "Pending")
+    assert world.condition(ref) == before
+    # Not for ever: replicas that stay of two versions are no roll.
+    await world.reads(ref, "Pending")
+
+
+async def test_what_was_said_of_a_gateway_is_taken_back_when_none_is_wanted_any_more(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.replace_status(ref, lambda status: status.update(conditions=[THEIRS]))
+    world.say(ref, REFUSED)
+    await world.reads(ref, "Rejected")
+    world.judge.judgements[ref] = Judgement((), voice=Voice.SILENT)
+    world.writer.mark([ref])
+    await wait_until(lambda: world.condition(ref) is None)
+    assert world.there(ref)["status"]["conditions"] == [THEIRS]
+    # And once: from now on nothing is to be taken back, until something is said again.
+    world.writer.mark([ref])
+    world.say(world.ref("InferenceService", "none"), TRUE)
+    await wait_until(lambda: not len(world.writer._schedule))
+    assert world.writer.writes == 2
+    world.say(ref, TRUE)
+    await world.reads(ref, "Programmed")
+
+
+async def test_what_goes_on_is_said_where_something_was_said_before(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    gone = Verdict(GATEWAY_PROGRAMMED, "Unknown", "NoGateway", "no Envoy is connected")
+    world.judge.judgements[ref] = Judgement((gone,), voice=Voice.GOES_ON)
+    world.writer.mark([ref])
+    await wait_until(lambda: ref in world.writer._past)
+    await wait_until(lambda: not len(world.writer._schedule))
+    assert (world.writer.writes, world.condition(ref)) == (0, None)
+    world.say(ref, REFUSED)
+    await world.reads(ref, "Rejected")
+    world.judge.judgements[ref] = Judgement((gone,), voice=Voice.GOES_ON)
+    world.writer.mark([ref])
+    await world.reads(ref, "NoGateway")
+
+
+async def test_a_policy_whose_target_another_release_may_see_is_left_as_it_is(world):
+    await world.apply(policy())
+    ref = world.ref("TrafficPolicy")
+    world.say(ref, ACCEPTED)
+    await world.reads(ref, "Accepted", "Accepted")
+    world.judge.unseen.add(world.ref("InferenceService"))
+    missing = Verdict("Accepted", "False", "TargetNotFound", "spec.targetRef: InferenceService models/iris not found")
+    world.say(ref, missing)
+    await wait_until(lambda: ref not in world.writer._past)
+    assert world.condition(ref, "Accepted")["reason"] == "Accepted"
+    world.judge.unseen.clear()
+    world.say(ref, missing)
+    await world.reads(ref, "TargetNotFound", "Accepted")
+    await wait_until(lambda: len(world.events()) == 1)
+
+
+async def test_events_that_wait_when_leadership_ends_are_not_written(apiserver, namespace):
+    async with await apiserver.client() as client:
+        world = World(apiserver, client, namespace)
+        writing = asyncio.create_task(world.writer.run())
+        await wait_until(lambda: world.writer._leads)
+        await world.apply(isvc(), isvc("other"))
+        for name in ("iris", "other"):
+            world.say(world.ref("InferenceService", name), REFUSED)
+            await world.reads(world.ref("InferenceService", name), "Rejected")
+        assert len(world.recorder._waiting) == 2
+        world.leads.turn(held=False)
+        await wait_until(lambda: not world.recorder._waiting)
+        # Also what is told in the moment before the end is known.
+        recorder = Recorder(Calls(client), "xdserve-0", held=lambda: world.leads.held)
+        recorder.tell(world.ref("InferenceService"), world.there(world.ref("InferenceService")), LOST)
+        await _stopped(writing)
+        recording = asyncio.create_task(recorder.run())
+        await wait_until(lambda: not recorder._waiting)
+        await _stopped(recording)
+        assert (world.events(), recorder.written) == ([], 0)
+
+
+async def _stopped(task):
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_an_object_that_is_gone_is_forgotten(world):

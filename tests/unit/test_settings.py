@@ -77,6 +77,7 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
         "selector": "team=models,stage in (test, live)",
         "provision": "opt-in",
         "gateway_image": "envoyproxy/envoy:distroless-v1.40.0",
+        "gateway_pull_secrets": "images, more.images",
         "router_image": "mirror:5000/xdserve:1",
         "gateway_xds_address": "XDServe.xdserve.svc:18000",
         "gateway_replicas": "3",
@@ -162,6 +163,10 @@ def test_selectors(selector: str) -> None:
         ({"selector": "a=b,"}, "--selector: found 'a=b,', allowed a label selector"),
         ({"selector": "a&limit=1"}, "--selector: found 'a&limit=1', allowed a label selector"),
         ({"namespaces": ["Models"]}, "--namespaces: found ['Models'], allowed a namespace instead of 'Models'"),
+        (
+            {"gateway_pull_secrets": ["a_b"]},
+            "--gateway-pull-secrets: found ['a_b'], allowed a name of a Secret instead of 'a_b'",
+        ),
         ({"namespaces": 3}, "--namespaces: found 3, allowed a list"),
         ({"provision": "on"}, "--provision: found 'on', allowed 'opt-out', 'opt-in' or 'off'"),
         ({"gateway_image": "an image"}, "--gateway-image: found 'an image', allowed an image"),

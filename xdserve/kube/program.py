@@ -121,6 +121,7 @@ class OnKubernetes:
             ca="",
             image=settings.gateway_image,
             router_image=settings.router_image,
+            pull_secrets=settings.gateway_pull_secrets,
             release=settings.release,
             replicas=settings.gateway_replicas,
         )

@@ -70,6 +70,15 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{/* Streams are ended over `drain`: who is killed before cuts them. */}}
+{{- define "xdserve.gracePeriod" -}}
+{{- $drain := hasKey .Values.settings "drain" | ternary .Values.settings.drain 5 }}
+{{- if le (float64 .Values.terminationGracePeriodSeconds) (float64 $drain) }}
+{{- fail (printf "terminationGracePeriodSeconds (%v) must be more than settings.drain (%v)" .Values.terminationGracePeriodSeconds $drain) }}
+{{- end }}
+{{- .Values.terminationGracePeriodSeconds }}
+{{- end }}
+
 {{/* YAML takes the bare word off for false. */}}
 {{- define "xdserve.provision" -}}
 {{- .Values.settings.provision | default "off" }}
