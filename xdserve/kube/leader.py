@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from xdserve.kube.calls import Caller, CallError
+from xdserve.kube.calls import REQUEST_SECONDS, Caller, CallError
 
 logger = structlog.get_logger("xdserve.leader")
 
@@ -149,6 +149,25 @@ class Leadership:
     def held(self) -> bool:
         """Whether this replica leads at this moment; to be asked before each write."""
         return self._election.held(self._clock())
+
+    def bounded(self, call: Caller) -> Caller:
+        """The same, but for requests of a leader: each ends before another can begin to lead.
+
+        What an apiserver takes seconds for, and is asked by who leads no more then, would undo what the next has written.
+        """
+
+        async def within(
+            method: str,
+            path: str,
+            body: object = None,
+            *,
+            seconds: float = REQUEST_SECONDS,
+            **more: Any,  # noqa: ANN401 - as `Caller`
+        ) -> dict[str, Any]:
+            left = self._election.left(self._clock()) + self._terms.lease - self._terms.renew
+            return await call(method, path, body, seconds=min(seconds, left), **more)
+
+        return within
 
     async def changes(self) -> AsyncIterator[bool]:
         """Whether it leads: now, and whenever that changes. What comes and goes while nobody waits is left out."""

@@ -126,7 +126,7 @@ class OnKubernetes:
             replicas=settings.gateway_replicas,
         )
         self._provisioner = Provisioner(
-            self._call,
+            self._leadership.bounded(self._call),
             self._deploying,
             self._leadership,
             readable=self._readable,
@@ -199,7 +199,7 @@ class OnKubernetes:
         self._parts = parts
         self._reporter = Reporter(self._call, parts.judge, self._me.namespace, self._report, self._me.owner)
         self._writer = StatusWriter(
-            self._call,
+            self._leadership.bounded(self._call),
             parts.judge,
             self._source.document,
             self._leadership,

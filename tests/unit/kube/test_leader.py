@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdserve.kube.leader import Election, Record, Terms
+from tests.support.wait import wait_until
+from xdserve.kube.calls import REQUEST_SECONDS
+from xdserve.kube.leader import Election, Leadership, Record, Terms
 
 TERMS = Terms(lease=15, renew=10, retry=2)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -137,3 +140,25 @@ def test_two_never_lead_whatever_is_lost_and_whatever_their_clocks_say(steps, ra
             elif fate != "lost answer":
                 election.written(written, sent)
         assert sum(one.held(read()) for one, read in zip(elections, clocks, strict=True)) <= 1
+
+
+async def test_a_leaders_request_ends_before_another_can_lead():
+    """What it sends as the Lease runs out has what others wait longer than it holds on; never more than asked for."""
+    now, asked = [0.0], []
+
+    async def call(method, path, body=None, *, seconds=REQUEST_SECONDS, **more):
+        asked.append((method, seconds, more))
+        return {"metadata": {"resourceVersion": "1"}, "spec": (body or {}).get("spec")}
+
+    leadership = Leadership(call, "system", "a", terms=TERMS, clock=lambda: now[0], now=lambda: NOON)
+    write = leadership.bounded(call)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(leadership.run())
+        await wait_until(lambda: leadership.held)
+        asked.clear()
+        for now[0], seconds in ((0.0, 10.0), (4.0, 10.0), (8.0, 7.0), (10.0, 5.0)):
+            await write("PATCH", "/x", content_type="text/plain")
+            assert asked.pop() == ("PATCH", seconds, {"content_type": "text/plain"})
+        await write("GET", "/x", seconds=1.0)
+        assert asked.pop()[1] == 1.0
+        task.cancel()
