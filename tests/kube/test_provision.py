@@ -216,6 +216,7 @@ async def test_only_what_changes_is_written(world):
 
 async def test_what_others_change_is_mended_and_what_they_add_stays(world, monkeypatch):
     monkeypatch.setattr(provision, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(provision, "LOOKS_A_CONFIG", 1)
     ref, wanted = world.target()
     async with running(world.provisioner()) as provisioner:
         provisioner.want(ref, wanted)

@@ -9,7 +9,7 @@ from typing import Any
 from bootstrap.manifests import Manifest, owned
 from xdserve.kube.calls import APPLY, JSON, Caller, CallError
 from xdserve.kube.pace import Pace
-from xdserve.kube.wanted import Found, key, title
+from xdserve.kube.wanted import Found, essence, key, title
 
 FIELD_MANAGER = "xdserve"
 _PAGE = 500
@@ -63,7 +63,7 @@ class Parts:
         self._namespaces = tuple(namespaces)
 
     async def listed(self, kind: str) -> list[Found]:
-        """All objects of a kind that xdserve has made."""
+        """All objects of a kind that xdserve has made; of each its `essence`."""
         return [one for path in self._collections(kind) for one in await self._pages(kind, path)]
 
     async def get(self, manifest: Manifest) -> Found | None:
@@ -75,10 +75,10 @@ class Parts:
                 return None
             raise
 
-    async def apply(self, manifest: Manifest) -> None:
-        """Server-side apply; fields that others have taken are taken back."""
+    async def apply(self, manifest: Manifest) -> Found:
+        """Server-side apply; fields that others have taken are taken back. What there is then."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        await self._of("apply", "PATCH", manifest, manifest, query=query, content_type=APPLY)
+        return await self._of("apply", "PATCH", manifest, manifest, query=query, content_type=APPLY)
 
     async def delete(self, manifest: Manifest, found: Found) -> bool:
         """Delete what is called like a manifest, if it is still as it was `found`; whether it is gone."""
@@ -106,7 +106,7 @@ class Parts:
         while True:
             answer = await self._request("list", "GET", path, query=query)
             # The items of a list do not say what they are.
-            found += [one | {"kind": kind, "apiVersion": version} for one in answer.get("items") or ()]
+            found += [essence(one) | {"kind": kind, "apiVersion": version} for one in answer.pop("items", None) or ()]
             query["continue"] = answer.get("metadata", {}).get("continue") or ""
             if not query["continue"]:
                 return found

@@ -257,6 +257,9 @@ class OnKubernetes:
         self._writer.mark(refs)
         for ref in refs:
             self._want(ref)
+            if (ref.group, ref.kind) == (Service.GROUP, Service.KIND):
+                meta = self._source.meta(ref)
+                self._provisioner.entrance(ref.namespace, ref.name, meta.resource_version if meta else None)
         self._mended(refs)
 
     def _mended(self, refs: Iterable[Ref]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from bootstrap.manifests import Manifest, Owner
+from bootstrap.manifests import CONFIG_CONTENT, CONTENT, Manifest, Owner
 from translator.objects import Inference, InferenceService, Service, ServiceGateway
 from translator.objects.ref import Ref
 from translator.plan import GatewayPlan
@@ -13,6 +13,12 @@ from xdserve.settings import Provision
 
 ANNOTATION = "xdserve.io/gateway"
 """On a target: ``"true"`` or ``"false"``, whatever the setting says."""
+
+_METADATA = (
+    *("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp"),
+    *("labels", "annotations", "ownerReferences"),
+)
+_PROGRESS = ("observedGeneration", "replicas", "updatedReplicas", "availableReplicas")
 
 Found: TypeAlias = Mapping[str, Any]
 Target: TypeAlias = InferenceService | Inference | Service
@@ -58,9 +64,52 @@ def title(manifest: Found) -> str:
     return f"{kind} {namespace}/{name}"
 
 
+def essence(document: Found) -> dict[str, Any]:
+    """Of an object what is compared: its managed fields alone would be as large as all the rest."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    kept = {name: document[name] for name in document.keys() - {"metadata", "status"}}
+    kept["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
+    return kept | {"status": {name: status[name] for name in _PROGRESS if name in status}}
+
+
+def ending(found: Found) -> bool:
+    """Whether an object is being deleted: it is there until its finalizers are done, and then no more."""
+    return bool(found["metadata"].get("deletionTimestamp"))
+
+
+def version(found: Found) -> str:
+    """What tells one state of an object from another."""
+    return str(found["metadata"].get("resourceVersion", ""))
+
+
 def same(wanted: Manifest, found: Found) -> bool:
-    """Whether an object of the cluster has all that is wanted; what others or defaults add does not count."""
-    return _has(wanted, found)
+    """Whether an object of the cluster has all that is wanted, and stays; what others add does not count."""
+    return not ending(found) and _has(wanted, found)
+
+
+def rolls(wanted: Manifest, found: Found) -> bool:
+    """Whether to apply a Deployment replaces the pods of what there is."""
+    return not _has(wanted["spec"]["template"], found["spec"]["template"])
+
+
+def content(manifest: Manifest) -> str:
+    """What stands for a manifest: all of it would be tens of kilobytes a gateway."""
+    return " ".join(manifest["metadata"]["annotations"].values())
+
+
+def rolled(found: Found) -> bool:
+    """Whether a Deployment's pods are all of its newest kind, and available; as ``kubectl rollout status`` has it."""
+    status = found.get("status") or {}
+    updated = status.get("updatedReplicas", 0)
+    current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+    all_new = updated >= found["spec"].get("replicas", 1) and status.get("replicas", 0) <= updated
+    return bool(current and all_new and updated <= status.get("availableReplicas", 0))
+
+
+def rolling(found: Found) -> bool:
+    """Whether pods of a former kind still run beside those of a Deployment's newest."""
+    status = found.get("status") or {}
+    return bool(status.get("replicas", 0) > status.get("updatedReplicas", 0))
 
 
 def ours(wanted: Manifest, found: Found) -> bool:
@@ -68,6 +117,12 @@ def ours(wanted: Manifest, found: Found) -> bool:
     mine, theirs = wanted["metadata"]["labels"], found["metadata"].get("labels") or {}
     kept = [f"app.kubernetes.io/{name}" for name in ("managed-by", "component", "part-of")]
     return all(mine[name] == theirs.get(name) for name in kept)
+
+
+def tells_of(deployment: Found | None, config: Manifest) -> bool:
+    """Whether a Deployment says that its ConfigMap has been applied as it is wanted."""
+    annotations = (deployment or {"metadata": {}})["metadata"].get("annotations") or {}
+    return bool(annotations.get(CONFIG_CONTENT) == config["metadata"]["annotations"][CONTENT])
 
 
 def leads_elsewhere(wanted: Manifest, found: Found) -> bool:

@@ -14,7 +14,7 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
 from xdserve.kube import provision
 from xdserve.kube.calls import CallError
-from xdserve.kube.parts import KINDS
+from xdserve.kube.parts import KINDS, LISTED
 from xdserve.kube.provision import Provisioner
 from xdserve.kube.wanted import Wanted
 
@@ -221,3 +221,94 @@ async def test_what_a_former_leader_kept_is_taken_away_when_it_is_mended(apiserv
     known.add(ref)
     made.mended("models")
     await wait_until(lambda: not apiserver.objects)
+
+
+def path_of(apiserver, kind, name="iris-gateway"):
+    return next(path for path, one in apiserver.objects.items() if (one["kind"], path.split("/")[-1]) == (kind, name))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ConfigMap"])
+async def test_what_is_being_deleted_is_made_anew_when_it_is_gone(apiserver, start, monkeypatch, kind):
+    """Finalizers may hold it for long; until then it is not as it is wanted, and the target says so."""
+    monkeypatch.setattr(provision, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(provision, "LOOK_SECONDS", 0.2)
+    made = start(target("iris"))
+    await wait_until(lambda: made.applied == 1)
+    path = path_of(apiserver, kind)
+    apiserver.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    await wait_until(lambda: made.errors)
+    assert made.applied == 0
+    assert list(made.errors.values()) == [
+        f"{kind} models/iris-gateway is being deleted; it is made anew when it is gone"
+    ]
+    del apiserver.objects[path]
+    await wait_until(lambda: path in apiserver.objects)
+    await wait_until(lambda: made.applied == 1 and not made.errors)
+
+
+async def test_a_service_that_is_deleted_or_changed_is_mended_at_once(apiserver, start):
+    made = start(target("iris"))
+    await wait_until(lambda: made.applied == 1)
+    path, asked = path_of(apiserver, "Service"), len(apiserver.asked)
+    made.entrance("models", "iris-gateway", made._services[target("iris")[0]])
+    made.entrance("models", "somebodys", "7")
+    assert not len(made._schedule), "it is as it was applied"
+    del apiserver.objects[path]
+    made.entrance("models", "iris-gateway", None)
+    await wait_until(lambda: path in apiserver.objects)
+    assert apiserver.asked[asked:] == [("GET", path), ("PATCH", path)]
+    await wait_until(lambda: made.applied == 1)
+    apiserver.objects[path]["spec"]["ports"][0]["targetPort"] = 1
+    made.entrance("models", "iris-gateway", "8")
+    await wait_until(lambda: apiserver.objects[path]["spec"]["ports"][0]["targetPort"] == 8080)
+
+
+async def test_config_maps_are_read_in_turn(apiserver, start, monkeypatch):
+    """One by one, so not all at each look."""
+    monkeypatch.setattr(provision, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(provision, "LOOKS_A_CONFIG", 5)
+    targets = [target(f"iris-{number}") for number in range(20)]
+    made = start(*targets)
+    await wait_until(lambda: made._looks == 1)
+    await wait_until(lambda: made.applied == 20)
+    looks, asked = made._looks, made.requests["get"]
+    await wait_until(lambda: made._looks >= looks + 5)
+    await wait_until(lambda: made.applied == 20)
+    read = made.requests["get"] - asked
+    assert 15 <= read <= 20 * (made._looks - looks + 1) / 5 + 10
+
+
+class Never:
+    held = False
+
+    async def changes(self):
+        yield False
+        await asyncio.Event().wait()
+
+
+async def test_who_never_leads_remembers_nothing_of_targets_that_are_gone(apiserver):
+    """And so does who provisions nothing, and never runs this."""
+    made = Provisioner(apiserver, DEPLOYING, Never(), readable=lambda _: False)
+    for number in range(100):
+        ref, wanted = target(f"iris-{number}")
+        made.want(ref, wanted)
+        made.want(ref, None)
+    assert not len(made._schedule)
+    assert not made._wanted
+
+
+async def test_of_what_is_listed_only_that_is_held_which_is_compared(apiserver, start):
+    start(target("iris"))
+    await wait_until(lambda: len(apiserver.objects) == len(KINDS))
+    for one in apiserver.objects.values():
+        one["metadata"] |= {"managedFields": [{"manager": "xdserve"}], "deletionTimestamp": None, "generation": 1}
+        one["status"] = {"conditions": [{"type": "Available"}], "updatedReplicas": 2}
+    parts = Provisioner(apiserver, DEPLOYING, Always(), readable=lambda _: True)._parts
+    for kind in LISTED:
+        (found,) = await parts.listed(kind)
+        whole = next(one for one in apiserver.objects.values() if one["kind"] == kind)
+        assert found["status"] == {"updatedReplicas": 2}
+        assert whole["metadata"].keys() - found["metadata"].keys() == {"managedFields"}
+        assert {name: found[name] for name in found.keys() & {"spec"}} == {
+            name: whole[name] for name in whole.keys() & {"spec"}
+        }
