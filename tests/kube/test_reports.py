@@ -39,7 +39,7 @@ class Replica:
     def __init__(self, client, namespace, name):
         call = Calls(client)
         self.envoys, self.changed = Envoys(), []
-        self.leadership = Leadership(call, namespace, name, terms=Terms(1.0, 0.7, 0.15))
+        self.leadership = Leadership(call, namespace, name, terms=Terms(8.0, 6.0, 0.15))
         self.reporter = Reporter(call, self.envoys, namespace, f"report-{name}")
         self.elsewhere = Elsewhere(client, namespace, f"report-{name}", self.changed.append)
         self.leading = asyncio.create_task(self.leadership.run())
@@ -54,20 +54,20 @@ class Replica:
             task.cancel()
             await asyncio.wait([task])
 
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.stop()
+
 
 @asynccontextmanager
 async def replicas(apiserver, namespace):
     """One that leads and one that does not."""
-    client = await connect(apiserver.kubeconfig)
-    first = Replica(client, namespace, "a")
-    await wait_until(lambda: first.leadership.held)
-    second = Replica(client, namespace, "b")
-    try:
-        yield first, second
-    finally:
-        await second.stop()
-        await first.stop()
-        await client.close()
+    async with await connect(apiserver.kubeconfig) as client, Replica(client, namespace, "a") as first:
+        await wait_until(lambda: first.leadership.held)
+        async with Replica(client, namespace, "b") as second:
+            yield first, second
 
 
 def config_maps(apiserver, namespace):
