@@ -33,6 +33,9 @@ def configure(
     level: LogLevel = LogLevel.INFO, log_format: LogFormat = LogFormat.AUTO, stream: TextIO | None = None
 ) -> None:
     """Send every log line to ``stream`` (stderr), in the form and from the level that the settings say."""
+    # gRPC's core writes past the log, to stderr in a form of its own, a line for each stranger's handshake. It reads
+    # this when it starts.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
