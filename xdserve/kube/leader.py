@@ -153,7 +153,7 @@ class Leadership:
     def bounded(self, call: Caller) -> Caller:
         """The same, but for requests of a leader: each ends before another can begin to lead.
 
-        What an apiserver takes seconds for, and is asked by who leads no more then, would undo what the next has written.
+        What an apiserver takes seconds for would else undo what the next leader has written meanwhile.
         """
 
         async def within(
