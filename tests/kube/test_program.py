@@ -100,6 +100,26 @@ async def test_a_gateway_goes_and_comes_with_its_annotation_and_belongs_to_the_n
         await wait_until(lambda: cluster.owners() == {uid}, 20, "the manifests to be of the new target")
 
 
+async def test_where_gateways_are_to_be_asked_for_a_service_without_one_lacks_nothing(cluster, models, tmp_path):
+    cluster.deploy(models)
+    cluster.apiserver.apply(weighed(v2=100), namespace=cluster.namespace)
+    theirs = cluster.conditions("InferenceService")
+    with ExitStack() as stack:
+        replica = Replica(cluster, "xdserve-0", flags=("--provision", "opt-in"))
+        await replica.started(stack.enter_context(Children(tmp_path)))
+        # The policy says what is so, for its owner asks for something; the service is not to have a gateway.
+        await wait_until(
+            lambda: cluster.reason("TrafficPolicy", "Programmed") == "NoGateway", 20, "the policy's status"
+        )
+        assert cluster.conditions("InferenceService") == theirs
+
+        cluster.annotate("xdserve.io/gateway=true")
+        await wait_until(lambda: cluster.reason("InferenceService", GATEWAY_PROGRAMMED) == "NoGateway", 20, "a word")
+        (said,) = [one for one in cluster.conditions("InferenceService") if one["type"] == GATEWAY_PROGRAMMED]
+        assert said["status"] == "Unknown"
+        assert said["message"].endswith(f"see the pods of Deployment {NAME}-gateway")
+
+
 async def test_a_program_that_waits_for_the_apiserver_can_be_told_to_stop(cluster, tmp_path):
     text = cluster.kubeconfig.read_text()
     cluster.kubeconfig.write_text(text.replace(str(cluster.apiserver.port), str(free_ports(1)[0])))
