@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -118,7 +119,7 @@ async def test_pods_satisfy_the_strictest_standard(world):
     world.apiserver.kubectl("patch", "namespace", world.namespace, f"--patch={json.dumps(label)}")
     for name, port in (("iris", 8080), ("wine", 80)):
         _, (owner, plan) = world.target(name)
-        deployment = manifests(owner, replace(plan, port=port), DEPLOYING)[-1]
+        deployment = deepcopy(manifests(owner, replace(plan, port=port), DEPLOYING)[-1])
         pod = deployment["spec"]["template"] | {"apiVersion": "v1", "kind": "Pod"}
         pod["metadata"] |= {"name": name}
         path = f"/api/v1/namespaces/{world.namespace}/pods"

@@ -31,6 +31,7 @@ from xds.identity import Authenticator
 from xds.observer import Observer
 from xdserve import app
 from xdserve.conditions import Delivery
+from xdserve.kube.accounts import OwnAccounts
 from xdserve.kube.authority import Authority, CertificateFiles, names_of
 from xdserve.kube.calls import Calls
 from xdserve.kube.client import ACCOUNT, Client, ClusterUnknown, connect
@@ -170,7 +171,10 @@ class OnKubernetes:
 
     def authenticators(self) -> Sequence[Authenticator]:
         """Who knows gateways by their ServiceAccounts' tokens."""
-        return (TokenReviews(self._call, self._provisioner.gateway_of),)
+        reviews = TokenReviews(self._call, self._provisioner.gateway_of)
+        if self._settings.provision is Provision.OFF:
+            return (reviews,)
+        return (OwnAccounts(reviews, self._call, self._target_of, self._settings.release),)
 
     def elsewhere(self, gateway: str) -> Sequence[Delivery]:
         """What other replicas say of a gateway."""
@@ -297,7 +301,7 @@ class OnKubernetes:
     def _heard(self, gateway: str) -> None:
         """Another replica says something else of a gateway."""
         self._writer.mark_gateway(gateway)
-        if (target := self._parts.pipeline.owners.get(gateway)) is not None:
+        if (target := self._target_of(gateway)) is not None:
             self._provisioner.moved(target)
 
     # -- Gateways ------------------------------------------------------------------------------------------------
@@ -317,6 +321,10 @@ class OnKubernetes:
         mode = self._settings.provision
         # Where others make the pods, their ServiceAccounts are still to be known.
         return wanted(found, meta.uid, unit.planned.gateway, Provision.OPT_OUT if mode is Provision.OFF else mode)
+
+    def _target_of(self, gateway: str) -> Ref | None:
+        """Whose gateway it is."""
+        return self._parts.pipeline.owners.get(gateway)
 
     def _readable(self, target: Ref) -> bool:
         """Whether it is known that no gateway is wanted for a target: it and all that could want one is understood.
