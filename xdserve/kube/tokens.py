@@ -16,6 +16,7 @@ import binascii
 import json
 import time
 from base64 import urlsafe_b64decode
+from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
 from http import HTTPStatus
@@ -38,6 +39,8 @@ REVIEW_SECONDS = 5.0
 _REVIEWS_AT_ONCE = 16
 _WAITING = 1_000
 """Tokens never seen before that are asked about or wait for it; others are to come again."""
+_WAITING_OF_ONE = 100
+"""Of those, the ones that claim to be of one account: who poses as it is to hold up no other."""
 _REMEMBERED = 20_000
 _REMEMBERED_BAD = 5_000
 _LONGEST = 16 << 10
@@ -116,6 +119,7 @@ class TokenReviews:
         self._good: _Newest[_Answer] = _Newest()
         self._bad: _Newest[float] = _Newest()
         self._asked: dict[bytes, asyncio.Task[Account | None]] = {}
+        self._waiting: Counter[Account] = Counter()
         self._slots, self._slots_of_known = (asyncio.Semaphore(_REVIEWS_AT_ONCE) for _ in range(2))
 
     async def identify(self, peer: Peer) -> frozenset[str]:
@@ -131,7 +135,7 @@ class TokenReviews:
         claim = self._claim(peer.token)
         if claim is not None:
             self._gateway(claim.account)
-        account = await self._account(peer.token, claim.expires) if claim else None
+        account = await self._account(peer.token, claim) if claim else None
         if account is None:
             raise Denied("UNAUTHENTICATED", f"the bearer token is not a valid one for the audience {self._audience}")
         return frozenset({self._gateway(account)})
@@ -142,7 +146,7 @@ class TokenReviews:
             raise Denied("PERMISSION_DENIED", f"ServiceAccount {account.namespace}/{account.name} is no gateway's")
         return gateway
 
-    async def _account(self, token: str, expires: float) -> Account | None:
+    async def _account(self, token: str, claim: _Claim) -> Account | None:
         """Whose a token is by the apiserver's word, now or a moment ago; None for nobody's."""
         digest = sha256(token.encode()).digest()
         held = self._good.get(digest)
@@ -152,14 +156,19 @@ class TokenReviews:
             return None
         asked = self._asked.get(digest)
         if asked is None:
-            if held is None and len(self._asked) >= _WAITING:
+            full = len(self._asked) >= _WAITING or self._waiting[claim.account] >= _WAITING_OF_ONE
+            if held is None and full:
                 raise ReviewError("too many tokens wait for their review", away=False)
-            asked = self._asked[digest] = asyncio.create_task(self._ask(digest, token, expires))
-            asked.add_done_callback(lambda task: self._done(digest, task))
+            asked = self._asked[digest] = asyncio.create_task(self._ask(digest, token, claim.expires))
+            self._waiting[claim.account] += 1
+            asked.add_done_callback(lambda task: self._done(digest, claim.account, task))
         return await asyncio.shield(asked)
 
-    def _done(self, digest: bytes, task: asyncio.Task[Account | None]) -> None:
+    def _done(self, digest: bytes, account: Account, task: asyncio.Task[Account | None]) -> None:
         del self._asked[digest]
+        self._waiting[account] -= 1
+        if not self._waiting[account]:
+            del self._waiting[account]
         if not task.cancelled():
             task.exception()  # nobody may have waited for it to the end
 

@@ -285,6 +285,23 @@ async def test_strangers_wait_in_a_bounded_queue_and_apart_from_who_was_good(api
     assert not reviews._asked
 
 
+async def test_who_poses_as_one_gateway_holds_up_no_other(apiserver, reviews, monkeypatch):
+    monkeypatch.setattr("xdserve.kube.tokens._WAITING_OF_ONE", 10)
+    wine = token(sub=IRIS.replace("iris", "wine"))
+    apiserver.users[wine] = IRIS.replace("iris", "wine")
+    apiserver.gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(10):
+            tasks.create_task(refused(reviews, token(salt=str(number))))
+        await wait_until(lambda: len(reviews._asked) == 10)
+        with pytest.raises(ReviewError, match="too many"):
+            await reviews.identify(peer(token(salt="one more")))
+        other = tasks.create_task(reviews.identify(peer(wine)))
+        apiserver.gate.set()
+    assert other.result() == {"models/wine"}
+    assert not reviews._waiting
+
+
 async def test_a_review_that_nobody_waits_for_any_more_ends(apiserver, reviews, monkeypatch):
     monkeypatch.setattr("xdserve.kube.tokens.REVIEW_SECONDS", 0.05)
     apiserver.users[token()] = IRIS
