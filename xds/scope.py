@@ -421,7 +421,7 @@ class Scope:
         refused = tuple(found for found in known if found.cause is Cause.REFUSED)  # a quarantine ends with the server
         good = self._good[type_].get(name, ())
         if (taken := self._taken.get((type_, name))) is not None and taken not in good:
-            good = (*good, taken)
+            good = (taken, *good)  # the order in which they are served where each was refused by someone
         return Memory(type=type_, name=name, good=good, refused=refused)
 
     def restore(self, memories: Iterable[Memory]) -> None:

@@ -331,12 +331,20 @@ class Rest:
         has = self.envoy.versions(type_).get(name)
         if served is None or has == served.version or self._refuses(type_, name, served):
             return
+        if self._tells_otherwise(type_, name, served):
+            return
         took = wanted is not None and has == wanted.version
         if type_ is CLUSTER and self.envoy.warming and (type_, name, served.version) in self.seat.session.unanswered():
             return  # it may have refused it, and cannot say so yet
         assert took or self._held_back(type_, served), (
             f"{self.envoy.node_id}: {type_.short} {name}: has {has}, is served {served.version}"
         )
+
+    def _tells_otherwise(self, type_, name, served):
+        """It came back with the version before what it took of a response whose refusal was lost with its stream."""
+        if self.envoy.variant is not Variant.DELTA or (type_, name) not in self.envoy.untold:
+            return False
+        return self.envoy.said[type_].get(name) == served.version
 
     def _held_back(self, type_, served):
         """A route to a cluster that cannot warm, or of which the server cannot know that it is warm."""

@@ -29,6 +29,8 @@ class DeltaEnvoy(ModelEnvoy):
 
     said: dict[ResourceType, dict[str, str]] = field(default_factory=lambda: {t: {} for t in ResourceType})
     """Versions that it tells on its next stream: those of responses that it took whole."""
+    untold: set[tuple[ResourceType, str]] = field(default_factory=set)
+    """Names of which it may have another version than it tells: they came in a response that it refused in part."""
     _withheld: list[tuple[DeltaDiscoveryRequest, Refused | None]] = field(default_factory=list)
 
     variant = Variant.DELTA
@@ -57,6 +59,8 @@ class DeltaEnvoy(ModelEnvoy):
         self._send(type_, resource_names_subscribe=list(names), response_nonce=nonce)
 
     def _answer(self, offer: Offer, refused: Refused | None) -> None:
+        mentioned = {(offer.type, name) for name in (*offer.held, *offer.removed)}
+        self.untold = self.untold | mentioned if refused else self.untold - mentioned
         if refused is None:
             taken = {name: held.version for name, held in offer.held.items() if self._wants(offer.type, name)}
             self.said[offer.type].update(taken)

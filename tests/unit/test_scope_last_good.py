@@ -239,10 +239,15 @@ class TestMemory:
         before.acknowledge(LISTENER, {"http": NEXT.version})
         refuse(before, GOOD)
         refuse(before, BAD)
-        scope = Scope("models/iris")
-        scope.restore([before.remembered(*key) for key in before.drain()])
-        scope.update([NEXT])
-        assert served(scope, LISTENER, "http") == served(before, LISTENER, "http") == NEXT.version
+        memories = [before.remembered(*key) for key in before.drain()]
+        for wanted in (NEXT, make(LISTENER, "http", 3)):
+            before.update([wanted])
+            refuse(before, wanted)
+            scope = Scope("models/iris")
+            scope.restore(memories)
+            scope.update([wanted])
+            refuse(scope, wanted)
+            assert served(scope, LISTENER, "http") == served(before, LISTENER, "http") == NEXT.version
 
     def test_that_fits_what_is_wanted_changes_nothing(self):
         before = scope_with(A, EA, TO_A)
