@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bootstrap.manifests import Manifest, owned
+from translator.objects.ref import Ref
 from xdserve.kube.calls import APPLY, JSON, Caller, CallError
 from xdserve.kube.pace import Pace
-from xdserve.kube.wanted import Found, essence, key, title
+from xdserve.kube.wanted import Found, essence, key, target_of, title
 
 FIELD_MANAGER = "xdserve"
 _PAGE = 500
@@ -42,6 +45,31 @@ class Lost(Exception):
     """Another replica leads now, or none."""
 
 
+class Listing(Mapping[tuple[str, str, str], Found]):
+    """Objects by kind, namespace and name; held as text, which is a quarter as large, and read one by one."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, str, str], bytes] = {}
+        self.targets: set[Ref] = set()
+        """Whose they are."""
+
+    def add(self, found: Found) -> None:
+        """Hold one more."""
+        self._texts[key(found)] = json.dumps(found, separators=(",", ":")).encode()
+        if target := target_of(found):
+            self.targets.add(target)
+
+    def __getitem__(self, name: tuple[str, str, str]) -> Found:
+        found: dict[str, Any] = json.loads(self._texts[name])
+        return found
+
+    def __iter__(self) -> Iterator[tuple[str, str, str]]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
 class Parts:
     """Makes requests, and counts them.
 
@@ -62,9 +90,13 @@ class Parts:
         self._call, self._release, self._held, self._pace = call, release, held, pace
         self._namespaces = tuple(namespaces)
 
-    async def listed(self, kind: str) -> list[Found]:
-        """All objects of a kind that xdserve has made; of each its `essence`."""
-        return [one for path in self._collections(kind) for one in await self._pages(kind, path)]
+    async def listed(self) -> Listing:
+        """All objects that xdserve has made, but for ConfigMaps."""
+        found = Listing()
+        for kind in LISTED:
+            for path in self._collections(kind):
+                await self._pages(kind, path, found)
+        return found
 
     async def get(self, manifest: Manifest) -> Found | None:
         """What is called like a manifest; None if there is none."""
@@ -99,17 +131,18 @@ class Parts:
         for namespace in self._namespaces:
             yield f"{root}/namespaces/{namespace}/{plural}"
 
-    async def _pages(self, kind: str, path: str) -> list[Found]:
-        found: list[Found] = []
+    async def _pages(self, kind: str, path: str, found: Listing) -> None:
         query = {"labelSelector": owned(self._release), "limit": str(_PAGE)}
         version = _ROOTS[kind][0].removeprefix("/apis/").removeprefix("/api/")
         while True:
             answer = await self._request("list", "GET", path, query=query)
             # The items of a list do not say what they are.
-            found += [essence(one) | {"kind": kind, "apiVersion": version} for one in answer.pop("items", None) or ()]
+            for one in answer.pop("items", None) or ():
+                found.add(essence(one) | {"kind": kind, "apiVersion": version})
+                await asyncio.sleep(0)
             query["continue"] = answer.get("metadata", {}).get("continue") or ""
             if not query["continue"]:
-                return found
+                return
 
     async def _of(self, what: str, method: str, manifest: Manifest, body: object = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - as `_request`
         kind, namespace, name = key(manifest)

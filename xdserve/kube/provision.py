@@ -392,7 +392,7 @@ class Provisioner:
         """Compare all that there is with what is wanted, and mark what is not as it should be."""
         begun = self._clock()
         try:
-            found = {key(one): one for kind in LISTED for one in await self._parts.listed(kind)}
+            found = await self._parts.listed()
         except Trouble as trouble:
             self._failed_looks += 1
             self._look_at = self._clock() + _back_off(self._failed_looks)
@@ -407,7 +407,7 @@ class Provisioner:
                 self._compared(target, wanted, found, trust=first)
             await asyncio.sleep(0)  # a millisecond each
         # Of all others that were kept before, nothing is left.
-        unwanted = {ref for one in found.values() if (ref := target_of(one))} - self._wanted.keys()
+        unwanted = found.targets - self._wanted.keys()
         self._kept = {ref for ref in unwanted if not self._readable(ref)}
         self._mark(unwanted - self._kept)
         self._looks += 1

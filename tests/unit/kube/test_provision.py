@@ -304,8 +304,11 @@ async def test_of_what_is_listed_only_that_is_held_which_is_compared(apiserver, 
         one["metadata"] |= {"managedFields": [{"manager": "xdserve"}], "deletionTimestamp": None, "generation": 1}
         one["status"] = {"conditions": [{"type": "Available"}], "updatedReplicas": 2}
     parts = Provisioner(apiserver, DEPLOYING, Always(), readable=lambda _: True)._parts
-    for kind in LISTED:
-        (found,) = await parts.listed(kind)
+    listing = await parts.listed()
+    assert sorted(kind for kind, _, _ in listing) == sorted(LISTED)
+    assert len(listing) == len(LISTED)
+    assert listing.targets == {target("iris")[0]}
+    for (kind, _, _), found in listing.items():
         whole = next(one for one in apiserver.objects.values() if one["kind"] == kind)
         assert found["status"] == {"updatedReplicas": 2}
         assert whole["metadata"].keys() - found["metadata"].keys() == {"managedFields"}
