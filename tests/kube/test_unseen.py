@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.cluster import NAME, Replica, weighed
+from tests.support.cluster import NAME, PATHS, Replica, weighed
 from tests.support.kube_fleet import figures
 from tests.support.processes import Children
 from tests.support.wait import wait_until
@@ -66,3 +66,34 @@ async def test_a_target_that_the_selector_leaves_out_keeps_its_gateway(cluster, 
         await made_next(cluster, f"of-{how}", other)
     assert {one["metadata"]["uid"] for one in cluster.manifests()} == before
     assert len(before) == len(KINDS)
+
+
+async def test_an_entrance_that_is_deleted_comes_back_at_once(cluster, models, tmp_path):
+    """It does not wait for the next look."""
+    cluster.deploy(models)
+    with ExitStack() as stack:
+        await Replica(cluster, "xdserve-0").started(stack.enter_context(Children(tmp_path)))
+        await cluster.provisioned()
+        before = cluster.get("Service", f"{NAME}-gateway")["metadata"]["uid"]
+        cluster.apiserver.call("DELETE", PATHS["Service"].format(cluster.namespace, f"{NAME}-gateway"))
+        await wait_until(lambda: cluster.get("Service", f"{NAME}-gateway"), 10, "the entrance to come back")
+        assert cluster.get("Service", f"{NAME}-gateway")["metadata"]["uid"] != before
+
+
+async def test_a_service_that_no_policy_names_any_more_loses_its_gateway(cluster, models, tmp_path):
+    cluster.deploy(models)
+    name = f"{NAME}-v2-predictor"
+    named = {
+        "apiVersion": "xdserve.io/v1alpha1",
+        "kind": "TrafficPolicy",
+        "metadata": {"name": name},
+        "spec": {"targetRef": {"group": "", "kind": "Service", "name": name}},
+    }
+    with ExitStack() as stack:
+        await Replica(cluster, "xdserve-0").started(stack.enter_context(Children(tmp_path)))
+        await cluster.provisioned()
+        cluster.apiserver.apply(named, namespace=cluster.namespace)
+        await wait_until(lambda: len(cluster.manifests(f"{name}-gateway")) == len(KINDS), 20, "a gateway")
+        cluster.apiserver.call("DELETE", PATHS["TrafficPolicy"].format(cluster.namespace, name))
+        await wait_until(lambda: not cluster.manifests(f"{name}-gateway"), 20, "the gateway to go")
+        assert len(cluster.manifests()) == len(KINDS)
