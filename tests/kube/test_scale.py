@@ -84,12 +84,18 @@ def world(network, tmp_path_factory):
 async def test_a_start_lists_each_kind_once_and_asks_ten_times_for_a_gateway(world):
     """Each of a gateway's objects is looked for and applied; each target is told once."""
     async with world.served() as asked:
-        listed = FOLLOWED | PARTS - {"configmaps"}
-        expected = {("list", plural): 1 for plural in listed} | {("list", "services"): 2}
-        expected |= {("watch", plural): 1 for plural in FOLLOWED}
+        looks = asked["list", "deployments"]  # one a minute, so more than one on a slow machine
+        assert looks in {1, 2, 3}
+        expected = {("list", plural): 1 for plural in FOLLOWED}
+        expected |= {("list", plural): looks for plural in PARTS - {"configmaps"}} | {("list", "services"): 1 + looks}
         expected |= {(verb, plural): COUNT for verb in ("get", "patch") for plural in PARTS}
         expected |= {("patch", "inferenceservices/status"): COUNT}
-        assert asked == expected
+        read_again = asked["get", "configmaps"] - COUNT  # some of them at each look, in turn
+        assert 0 <= read_again <= COUNT * (looks - 1)
+        expected["get", "configmaps"] += read_again
+        # An apiserver ends the watches of a definition that is new to it.
+        assert {plural for verb, plural in asked if verb == "watch"} == FOLLOWED
+        assert {key: number for key, number in asked.items() if key[0] != "watch"} == expected
         found = await world.figures()
         assert found["xdserve_planned_services_total"] == COUNT
         assert found["xdserve_status_writes_total", "written"] == COUNT
