@@ -31,7 +31,8 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its ServiceAccount's token and the apiserver's authority."""
 
 REREAD = 60.0  # seconds: a token is replaced when a fifth of its life is left, which is minutes at least
-FAREWELL_SECONDS = 1.0
+FAREWELL_SECONDS = 3.0
+"""How long connections may take to end over TLS: milliseconds, but on a busy machine."""
 LISTS_AT_ONCE = 50
 KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 """A peer that is gone without a word is noticed after half a minute."""

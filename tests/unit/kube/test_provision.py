@@ -205,7 +205,7 @@ async def test_what_was_unreadable_is_taken_away_when_it_is_mended(apiserver, st
     settled.clear()
     known.add(ref)
     made.mended("models")
-    await wait_until(lambda: not made._woken.is_set() and made._schedule.wait(made._clock()) > 0.2)
+    await wait_until(lambda: not made._woken.is_set() and (made._schedule.wait(made._clock()) or 0.0) > 0.2)
     assert len(apiserver.objects) == len(KINDS), "not all has been planned"
     settled.append(True)
     await wait_until(lambda: not apiserver.objects)
