@@ -309,7 +309,7 @@ class Session:
     def _collect(self, sub: SubStream, names: Collection[str], now: float) -> _Batch:
         batch = _Batch()
         suspects = self._scope.suspects(sub.type)
-        for name in sorted(names, key=lambda name: (not sub.sooner(name), name)):
+        for name in sub.order(names):
             if batch.size >= self._terms.limit and not sub.whole:
                 break
             resource = self._scope.get(sub.type, name)

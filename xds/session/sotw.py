@@ -115,9 +115,10 @@ class SotwSubStream(SubStream):
             if self.surely_refused(name, self._carried[name].version):
                 self._take_back(name)
 
-    def sooner(self, name: str) -> bool:
-        """Whether the name is listed all the same: while others wait, only that can be what is refused."""
-        return name in self._carried and not self._has(self._carried[name])
+    def order(self, names: Iterable[str]) -> list[str]:
+        """First what is listed all the same: while others wait, only that can be what is refused."""
+        listed = {name for name, made in self._carried.items() if not self._has(made)}
+        return sorted(super().order(names), key=lambda name: name not in listed)
 
     def retold(self, put: Iterable[Resource]) -> list[str]:
         """The names of which the response may bring another version than the client has."""

@@ -270,9 +270,9 @@ class SubStream:
             for version in [version for version, sure in versions.items() if not sure]:
                 del versions[version]
 
-    def sooner(self, name: str) -> bool:  # noqa: ARG002 - delta lists nothing that is not new
-        """Whether the name is to be tried before others."""
-        return False
+    def order(self, names: Iterable[str]) -> list[str]:
+        """In which order names are to be tried."""
+        return sorted(names)
 
     def absence(self, name: str) -> Resource | None:  # noqa: ARG002 - delta says it without a resource
         """The resource that tells the client of a name that there is none, where the protocol has no word for it."""
