@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -95,6 +96,7 @@ class Site:
         for document in (*self.documents, entrance(self.port)):
             objects.put(parse(document))
         gateway = plan(View(objects), OWNER.ref, Options()).gateway
+        gateway = replace(gateway, address="0.0.0.0")  # loopback, where this pod is, nobody would reach on a cluster
         deploying = Deploying(xds_address=Address("localhost", self.serve.port), ca=self._ca, grace=30)
         return RouterPod(self.folder, manifests(OWNER, gateway, deploying), token=TOKEN)
 

@@ -17,15 +17,20 @@ from translator.planners import router
 
 
 def gateway_port():
-    """A free port for a gateway whose router finds its own port free too."""
-    while True:
-        (port,) = free_ports(1)
-        with socket.socket() as tried:
-            try:
-                tried.bind((router.LOOPBACK, router.port(port)))
-            except OSError:
-                continue
-            return port
+    """A free port for a gateway whose router finds its own port free too.
+
+    A low one: the router's is then below those that the kernel gives to outgoing connections.
+    """
+    return next(port for port in sorted(free_ports(100)) if _free(router.port(port)))
+
+
+def _free(port):
+    with socket.socket() as tried:
+        try:
+            tried.bind((router.LOOPBACK, port))
+        except OSError:
+            return False
+        return True
 
 
 class RouterPod(Pod):
