@@ -329,9 +329,9 @@ class Rest:
     def _same(self, type_, name):
         served, wanted = self.life.scope.get(type_, name), self.life.scope.wanted(type_, name)
         has = self.envoy.versions(type_).get(name)
-        if served is None or has == served.version or self._refuses(type_, name, served):
+        if served is None or has == served.version:
             return
-        if self._tells_otherwise(type_, name, served):
+        if self._refuses(type_, name, served) or self._tells_otherwise(type_, name, served):
             return
         took = wanted is not None and has == wanted.version
         if type_ is CLUSTER and self.envoy.warming and (type_, name, served.version) in self.seat.session.unanswered():

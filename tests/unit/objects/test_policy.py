@@ -2,83 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
-import yaml
 
+from tests.unit.objects.mistakes import ABSENT, GATEWAY, POLICY, changed, problems
 from translator.objects import ObjectInvalid, ServiceGateway, TrafficPolicy, parse
 from translator.objects.ref import Ref
-
-POLICY = yaml.safe_load("""
-apiVersion: xdserve.io/v1alpha1
-kind: TrafficPolicy
-metadata: {name: iris, namespace: models}
-spec:
-  targetRef: {group: serving.kserve.io, kind: InferenceService, name: iris}
-  backends:
-  - name: stable
-    ref: {group: serving.kserve.io, kind: InferenceService, name: iris, sectionName: predictor}
-  - name: v2
-    ref: {kind: Service, name: iris-v2-predictor, port: 80, namespace: other}
-    protocol: H2C
-    whenUnready: Fail
-  split:
-  - {backend: stable, weight: 90}
-  - {backend: v2, weight: 10, priority: 1}
-  sticky: {by: Cookie, name: xd, ttl: 1h30m}
-  rules:
-  - name: testers
-    matches:
-    - headers: [{name: X-Tester, value: "true"}, {name: x-a, type: Present}, {name: x-b, type: Prefix, value: b}]
-      cookies: [{name: beta, value: "1"}]
-      queryParams: [{name: debug, type: RegularExpression, value: "[0-9]+"}]
-      path: {value: /v1/models}
-      method: POST
-    split: [{backend: v2}]
-    sticky: {by: Header, name: X-User-Id}
-    timeouts: {request: 1s500ms, idle: 0s}
-  - {name: rest}
-  timeouts: {request: 0s, idle: 5m, connect: 2s}
-status: {ancestors: []}
-""")
-
-GATEWAY = yaml.safe_load("""
-apiVersion: xdserve.io/v1alpha1
-kind: ServiceGateway
-metadata: {name: iris}
-spec:
-  targetRef: {kind: Service, name: iris}
-  mode: Dedicated
-  hosts: [Models.Example.org, "*.example.org"]
-  address: 127.0.0.1
-  port: 8081
-""")
-
-ABSENT = object()
-
-
-def changed(document: dict, path: str, value: object) -> dict:
-    """The document with another value (or none) at a path like ``spec.split.0.weight``."""
-    document = copy.deepcopy(document)
-    *steps, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-    place = document
-    for step in steps:
-        place = place[step]
-    if value is ABSENT:
-        del place[last]
-    else:
-        place[last] = value
-    return document
-
-
-def problems(document: object) -> list[str]:
-    with pytest.raises(ObjectInvalid) as raised:
-        parse(document)
-    lines = [str(problem) for problem in raised.value.problems]
-    assert all(line.isprintable() and len(line) < 400 for line in lines)
-    assert str(raised.value).isprintable()
-    return lines
 
 
 def test_a_policy_is_read_whole():
@@ -420,50 +348,6 @@ def test_requests_may_be_as_much_as_the_limit():
         changed(GATEWAY, "spec.resources", {"requests": {"memory": "1024Mi"}, "limits": {"memory": "1Gi"}})
     ).spec
     assert spec.resources.requests == spec.resources.limits
-
-
-def test_a_router_is_read_whole():
-    said = {"modelRef": "org/iris-7b", "kvEndpoints": ["kv-1:6379"], "maxConcurrency": 4, "overflow": "reject"}
-    found = parse(changed(POLICY, "spec.router", {**said, "protocol": "openai"})).spec.router
-    assert (found.model_ref, found.kv_endpoints, found.max_concurrency) == ("org/iris-7b", ("kv-1:6379",), 4)
-    assert (found.overflow, found.protocol) == ("reject", "openai")
-    found = parse(changed(POLICY, "spec.router", {})).spec.router
-    assert (found.model_ref, found.kv_endpoints, found.max_concurrency) == (None, (), 10)
-    assert (found.overflow, found.protocol) == ("queue", "v1")
-
-
-PLAIN = "1 to 253 printable characters of ASCII without blanks"
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "line"),
-    [
-        *(("modelRef", value, f"allowed {PLAIN}") for value in ("", "a b", "a\n", "ü", "a" * 254, 5, ["a"])),
-        *(("maxConcurrency", value, "allowed 1..1000000") for value in (0, -1, 1_000_001, "10", 1.5, True, 10**40)),
-        *(("overflow", value, "allowed queue or reject") for value in ("Queue", "drop", "", 1)),
-        *(("protocol", value, "allowed v1, v2 or openai") for value in ("V1", "grpc", 1)),
-        ("kvEndpoints", "kv-1:6379", "allowed a list"),
-        ("kvEndpoints", ["kv-1"] * 65, "allowed at most 64 entries"),
-        ("queue", 5, "allowed modelRef, protocol, maxConcurrency, overflow, kvEndpoints"),
-    ],
-)
-def test_a_mistake_in_a_router_is_one_line(field: str, value: object, line: str):
-    [found] = problems(changed(POLICY, "spec.router", {field: value}))
-    assert found.startswith(f"spec.router.{field}: found ")
-    assert found.endswith(line)
-
-
-@pytest.mark.parametrize("value", ["a,b", "", "a b", "a\n", 1])
-def test_an_endpoint_of_a_cache_has_no_comma(value: object):
-    [found] = problems(changed(POLICY, "spec.router", {"kvEndpoints": ["kv-1", value]}))
-    assert found.startswith("spec.router.kvEndpoints[1]: found ")
-    assert found.endswith(f"allowed {PLAIN} and commas")
-
-
-def test_a_rule_has_no_router_of_its_own():
-    """There is one in a pod."""
-    [line] = problems(changed(POLICY, "spec.rules.0.router", {}))
-    assert line == "spec.rules[0].router: found this field, not yet supported"
 
 
 def test_a_policy_is_not_endless():
