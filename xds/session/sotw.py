@@ -163,9 +163,10 @@ class SotwSubStream(SubStream):
 
     def acknowledge(self, nonce: str) -> Flight:
         """The client took a response, and with it all that it lists: also what it refused to say of one before."""
-        for name, made in self._flight(nonce).listed.items():
-            self._prove(self._flight(nonce), name, made)
-        flight = super().acknowledge(nonce)
+        flight = self._flight(nonce)
+        for name, made in flight.listed.items():
+            self._prove(flight, name, made)
+        super().acknowledge(nonce)
         for name in flight.removed:
             self._proven.pop(name, None)
         return flight
