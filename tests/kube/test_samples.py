@@ -74,18 +74,24 @@ def children(tmp_path):
         yield children
 
 
+async def at_work(cluster, children, stack, targets):
+    """xdserve runs, and a gateway for each target from the manifests that it made; all is programmed."""
+    await Replica(cluster, "xdserve-0").started(children)
+    await provisioned(cluster, targets)
+    gateways = Gateways(cluster, stack)
+    await gateways.start(*targets)
+    for name in targets:
+        await programmed(cluster, name)
+    return gateways
+
+
 async def test_each_sample_of_kserve_gets_a_gateway_that_serves_it(cluster, children, network):
     async with Recorded(cluster.namespace, *(set(KSERVE) - set(EARLIER))) as recorded, AsyncExitStack() as stack:
         await recorded.serve(network, children)
         recorded.put(cluster.apiserver)
         targets = recorded.of("InferenceService")
         assert len(targets) == len(KSERVE) - len(EARLIER) - len(recorded.of("InferenceGraph"))
-        await Replica(cluster, "xdserve-0").started(children)
-        await provisioned(cluster, targets)
-        gateways = Gateways(cluster, stack)
-        await gateways.start(*targets)
-        for name in targets:
-            await programmed(cluster, name)
+        gateways = await at_work(cluster, children, stack, targets)
 
         one_component = targets - {"artserver", "internal-model", "iris-canary", "paused-model", "torch-transformer"}
         for name in one_component - {"triton-grpc"}:
@@ -114,12 +120,8 @@ async def test_a_sample_that_is_not_ready_yet_has_its_gateway_before_its_pods(cl
         recorded.put(cluster.apiserver)
         targets = recorded.of("InferenceService")
         assert targets == {"iris-canary", "sklearn-iris"}
-        await Replica(cluster, "xdserve-0").started(children)
-        await provisioned(cluster, targets)
-        gateways = Gateways(cluster, stack)
-        await gateways.start(*targets)
+        gateways = await at_work(cluster, children, stack, targets)
         for name in targets:
-            await programmed(cluster, name)
             assert await gateways.get(name) == 503
 
         later = [path for path in KSERVE if path.stem in targets]
