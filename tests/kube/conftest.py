@@ -1,12 +1,15 @@
 """Fixtures of tests on a real kube-apiserver.
 
-All of tests/kube runs in a network of its own (`tests.support.netns`): loopback as everywhere, and `network.address()`
-for pods.
+A run with any of them is in a network of its own (`tests.support.netns`) from its first test to its last: loopback as
+everywhere, and `network.address()` for pods. Threads stay where they were started, and gRPC keeps its own from one test
+to the next, so that a run that moved between its tests would look for a server in one network and have it in another.
 """
 
 from __future__ import annotations
 
 import uuid
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -15,19 +18,36 @@ from tests.support.cluster import Cluster, model_servers
 from tests.support.kube import Apiserver
 from tests.support.kube_binaries import kube_binaries
 from tests.support.kube_seed import seed
-from tests.support.netns import Network, allow_networks
+from tests.support.netns import Network, NetworkError, allow_networks
+
+_HERE = Path(__file__).parent
+_NETWORK = pytest.StashKey[Network | NetworkError]()
 
 
 def pytest_configure(config):
     allow_networks()
 
 
-@pytest.fixture(scope="package", autouse=True)
-def network():
+def pytest_collection_finish(session):
+    config = session.config
+    if config.option.collectonly or not any(_HERE in item.path.parents for item in session.items):
+        return
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    try:
+        config.stash[_NETWORK] = stack.enter_context(Network())
+    except NetworkError as error:
+        config.stash[_NETWORK] = error
+
+
+@pytest.fixture(scope="session", autouse=True)
+def network(request):
     """The network that these tests run in: `network.address()` gives an address that EndpointSlices accept."""
-    kube_binaries()  # to build them takes the way out that the network does not have
-    with Network() as network:
-        yield network
+    network = request.config.stash[_NETWORK]
+    if isinstance(network, NetworkError):
+        raise network  # to the tests that need one alone
+    network.outside(kube_binaries)  # to build them takes the way out that the network does not have
+    return network
 
 
 @pytest.fixture(scope="package")

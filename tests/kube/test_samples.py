@@ -87,7 +87,7 @@ async def at_work(cluster, children, stack, targets):
 
 async def test_each_sample_of_kserve_gets_a_gateway_that_serves_it(cluster, children, network):
     async with Recorded(cluster.namespace, *(set(KSERVE) - set(EARLIER))) as recorded, AsyncExitStack() as stack:
-        await recorded.serve(network, children)
+        await recorded.serve(network)
         recorded.put(cluster.apiserver)
         targets = recorded.of("InferenceService")
         assert len(targets) == len(KSERVE) - len(EARLIER) - len(recorded.of("InferenceGraph"))
@@ -126,7 +126,7 @@ async def test_a_sample_that_is_not_ready_yet_has_its_gateway_before_its_pods(cl
 
         later = [path for path in KSERVE if path.stem in targets]
         ready = await stack.enter_async_context(Recorded(cluster.namespace, *later))
-        await ready.serve(network, children)
+        await ready.serve(network)
         ready.put(cluster.apiserver)
         for name, variant in (("iris-canary", "iris-canary-v1-predictor"), ("sklearn-iris", "sklearn-iris-predictor")):
             await wait_until(lambda n=name, v=variant: answers(gateways, n, v), 20, f"{variant} to answer")
@@ -135,7 +135,7 @@ async def test_a_sample_that_is_not_ready_yet_has_its_gateway_before_its_pods(cl
 async def test_each_sample_of_kubedl_gets_a_gateway_and_a_split_with_rules(cluster, children, network):
     """KubeDL's proposal: weights are the Inference's own; a policy adds rules by header and cookie."""
     async with Recorded(cluster.namespace, *KUBEDL) as recorded, AsyncExitStack() as stack:
-        await recorded.serve(network, children)
+        await recorded.serve(network)
         weighted = recorded.get("Inference", "mnist")
         weighted["status"] = status_in_comment(WEIGHTS_OF_KUBEDL)
         recorded.put(cluster.apiserver)

@@ -62,12 +62,12 @@ class GrpcModel:
 
 
 @asynccontextmanager
-async def grpc_model(variant, port=0):
+async def grpc_model(variant, port=0, host=HOST):
     """A gRPC model server (plain text HTTP/2)."""
     model = GrpcModel(variant)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((model,))
-    model.port = server.add_insecure_port(f"{HOST}:{port}")
+    model.port = server.add_insecure_port(f"{host}:{port}")
     await server.start()
     try:
         yield model

@@ -5,8 +5,8 @@ enters a `Network` moves into a new network namespace (Linux): what it opens the
 sees a loopback interface on which all of `SUBNET` is local, and nothing else: no other interface, no way out. On
 leaving, the thread is back in the machine's network; the namespace ends with its last process.
 
-- Only this thread moves, and threads and processes that it starts afterwards. Threads that ran before stay outside:
-  gRPC's are such, so a test that speaks gRPC there does so from a child process.
+- Only this thread moves, and threads and processes that it starts afterwards. Threads stay where they began: gRPC keeps
+  some for later calls, so it must not be used before entering and inside, nor inside and after leaving.
 - An event loop belongs to where it was made: enter first, as a fixture that is not async does.
 - It needs CAP_SYS_ADMIN. Who is not root gets that in a user namespace of their own (`allow_networks`), which must be
   made while the process has one thread: at the start of the run. They cannot go back on leaving: what follows in that

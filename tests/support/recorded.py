@@ -11,9 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.support import grpc_child
 from tests.support.model import Model, serve
-from tests.support.wait import wait_until
+from tests.support.models import grpc_model
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 STATUS = "/apis/{}/namespaces/{}/{}/{}/status"
@@ -65,9 +64,8 @@ class Recorded:
         """One of the objects."""
         return next(one for one in self.objects if (one["kind"], one["metadata"]["name"]) == (kind, name))
 
-    async def serve(self, network, children):
+    async def serve(self, network):
         """Start a server for each endpoint that was ready; the others are at addresses where nobody is."""
-        grpc = {}
         for document in self.objects:
             if document["kind"] != "EndpointSlice":
                 continue
@@ -76,13 +74,13 @@ class Recorded:
                 address = network.address()
                 endpoint["addresses"] = [address]
                 for port in document["ports"] if endpoint["conditions"]["ready"] else ():
-                    if _is_grpc(port):
-                        grpc[f"{address}:{port['port']}"] = variant
-                    else:
-                        await self._stack.enter_async_context(serve(Model(variant), address, port["port"]))
-        if grpc:
-            child = children.start(f"grpc-{self.namespace}", grpc_child.command(grpc))
-            await wait_until(lambda: grpc_child.LISTENING in child.log.read_text() or child.check(), 20)
+                    number = port["port"]
+                    server = (
+                        grpc_model(variant, number, address)
+                        if _is_grpc(port)
+                        else serve(Model(variant), address, number)
+                    )
+                    await self._stack.enter_async_context(server)
 
     def put(self, apiserver):
         """Apply them, and write their statuses as controllers do."""
