@@ -76,10 +76,14 @@ class ServiceReader(NamedTuple):
 
 
 class AssignmentReader(NamedTuple):
-    """The assignment of a service's backend, as a reader of keys."""
+    """The assignment of a service's backend, as a reader of keys.
+
+    `what` keeps it from being equal to the `ServiceReader`, where users call a backend `plan`.
+    """
 
     service: Ref
     backend: str
+    what: str = "assignment"
 
 
 class AttachmentReader(NamedTuple):

@@ -94,6 +94,20 @@ class TestAnEditCostsWhatItTouches:
         run.put(*d.served("another", "10.0.0.9"))
         assert run.counted() == (planned + 3, encoded + 3)
 
+    @pytest.mark.parametrize("name", ["plan", "assignment", "attachment"])
+    def test_a_backend_may_have_any_name(self, name):
+        run = Run()
+        shares = [{"backend": "predictor", "weight": 90}, {"backend": name, "weight": 10}]
+        run.put(
+            *d.served("iris", "10.0.0.1"),
+            *V2,
+            d.policy("iris", d.KSERVE, backends=[d.backend(name, "v2")], split=shares),
+        )
+        run.put(d.endpoint_slice("v2", {"10.0.0.2": False}))
+        assert run.split(GATEWAY) == {"predictor": 1}
+        run.gone(IRIS)
+        assert run.said.forgotten == [GATEWAY]
+
     def test_work_is_done_in_slices(self):
         run = Run()
         documents = [document for n in range(2 * SLICE + 1) for document in d.served(f"m{n}", "10.0.0.1")]
