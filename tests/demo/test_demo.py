@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +36,7 @@ def run(tmp_path_factory):
     """One run of the demo, left running at its end until Ctrl-C: exit, what it said, figures, an answer meanwhile."""
     file = tmp_path_factory.mktemp("demo") / "figures.json"
     command = [*DEMO, "--seconds", "1", "--json", str(file), "--keep"]
-    with heeded_ctrl_c(), subprocess.Popen(command, **PIPES) as demo:
+    with subprocess.Popen(command, **PIPES) as demo:
         lines = list(until_kept(demo.stdout))
         answer = ask(lines)
         demo.send_signal(signal.SIGINT)
@@ -64,16 +63,6 @@ def ask(lines):
     request = urllib.request.Request(url[0], data=b'{"instances": [[1]]}')
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)
-
-
-@contextmanager
-def heeded_ctrl_c():
-    """Children hear SIGINT, also where the tests run in the background of a shell that has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +206,7 @@ async def test_nothing_is_left_when_it_is_ended(number, status):
 
 
 def end_while_it_runs(number, status):
-    with heeded_ctrl_c(), subprocess.Popen(DEMO, **PIPES) as demo:
+    with subprocess.Popen(DEMO, **PIPES) as demo:
         assert demo.stdout.readline().startswith("... ")
         pids = children_of(demo.pid)
         demo.send_signal(number)

@@ -89,10 +89,13 @@ def start_and_end_a_parent(tmp_path, number):
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
-        pid = int(parent.stdout.readline())
-        assert exists(pid)
-        parent.send_signal(number)
-        parent.wait(10)
+        try:
+            pid = int(parent.stdout.readline())
+            assert exists(pid)
+            parent.send_signal(number)
+            parent.wait(10)
+        finally:
+            parent.kill()
     return pid
 
 

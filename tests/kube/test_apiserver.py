@@ -79,12 +79,10 @@ def test_a_server_of_the_network_is_reached_there_and_nowhere_else(network):
     assert outside == network.outside(_interfaces)
 
 
-def test_a_child_is_in_the_network_of_the_test(network, tmp_path):
-    with Apiserver(tmp_path) as apiserver:
-        apiserver.start()
-        assert apiserver.ready()
-        with pytest.raises(ConnectionRefusedError):
-            network.outside(socket.create_connection, ("127.0.0.1", apiserver.port))
+def test_a_child_is_in_the_network_of_the_test(apiserver, network):
+    assert apiserver.ready()
+    with pytest.raises(ConnectionRefusedError):
+        network.outside(socket.create_connection, ("127.0.0.1", apiserver.port))
 
 
 async def test_a_service_account_may_do_what_roles_allow_and_no_more(apiserver, namespace, tmp_path):
@@ -183,12 +181,12 @@ def test_a_build_that_fails_says_why(monkeypatch, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "go.mod").write_text("module broken\n// k8s.io/kubernetes v1.0.0\n")
-    (broken / "main.go").write_text("package main\nfunc main() { nothing() }\n")
+    (broken / "main.go").write_text('package main\nimport "nowhere"\n')  # found out before anything is compiled
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("tests.support.kube_binaries.SOURCE", broken)
 
-    with pytest.raises(BinaryError, match="undefined: nothing"):
+    with pytest.raises(BinaryError, match="package nowhere is not in std"):
         kube_binaries()
     assert not list((tmp_path / "xdserve").glob("kube-apiserver-*"))
 

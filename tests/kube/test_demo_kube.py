@@ -102,7 +102,7 @@ def test_a_wrong_option_is_told(option):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_nothing_is_left_when_it_is_ended(number, status, heeded_ctrl_c):
+async def test_nothing_is_left_when_it_is_ended(number, status):
     folder = end_while_it_runs(number, status)
     await wait_until(lambda: not processes_that_name(folder), what="all children to be gone")
 
@@ -117,14 +117,6 @@ def end_while_it_runs(number, status):
         out, err = demo.communicate(timeout=30)
     assert (demo.returncode, err) == (status, ""), out + err
     return folder
-
-
-@pytest.fixture
-def heeded_ctrl_c():
-    """Children hear SIGINT, also where the tests run in the background of a shell that has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def processes_that_name(folder):
