@@ -239,6 +239,24 @@ def test_values_that_cannot_be_are_refused_by_name(values, words):
         rendered(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"settings": None}, "missing property 'settings'"),
+        ({"image": {"repository": None}}, "'/image': missing property 'repository'"),
+        ({"rbac": {"create": None}}, "'/rbac': missing property 'create'"),
+        ({"networkPolicy": {"enabled": None}}, "'/networkPolicy': missing property 'enabled'"),
+        ({"crds": {"install": None}}, "'/crds': missing property 'install'"),
+        ({"terminationGracePeriodSeconds": None}, "missing property 'terminationGracePeriodSeconds'"),
+    ],
+    ids=str,
+)
+def test_an_empty_key_is_refused_by_name_and_turns_nothing_off(values, words):
+    """Helm takes a key without a value for one that is not there: no roles, no NetworkPolicy, and no word of it."""
+    with pytest.raises(HelmRefused, match=re.escape(words)):
+        rendered(values)
+
+
 def every_key(values, path=""):
     for key, value in values.items():
         yield f"{path}{key}"
