@@ -37,6 +37,8 @@ app = typer.Typer(
     help="An Envoy xDS management server that gives every inference service a light gateway of its own.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Not by rich: it takes `[demo]` and `[default: ...]` for markup, and cuts long names of flags at 80 columns.
+    rich_markup_mode=None,
 )
 
 
@@ -70,7 +72,7 @@ def _program(
         raise typer.Exit(USAGE)
 
 
-@app.command()
+@app.command(short_help="Serve what a directory or a cluster holds to Envoys.")
 def serve(
     source: flags.Source = None,
     kubeconfig: flags.Kubeconfig = None,
@@ -135,7 +137,7 @@ def _serve(settings: Settings) -> int:
     return asyncio.run(run(settings))
 
 
-@app.command()
+@app.command(short_help="Print the resources that Envoys would get.")
 def translate(
     paths: Annotated[list[Path], typer.Argument(help="Files and directories of objects.", metavar="PATH...")],
     gateway: Annotated[str | None, flag("Print this gateway alone.", "NS/NAME", None)] = None,
@@ -167,7 +169,7 @@ def translate(
     raise typer.Exit(int(not result.well))
 
 
-@app.command()
+@app.command(short_help="Say all that is wrong with objects at once.")
 def validate(
     paths: Annotated[
         list[Path], typer.Argument(help="Files and directories of objects; - is standard input.", metavar="PATH...")
@@ -230,7 +232,7 @@ def _print_findings(result: Validated, output: Report, quiet: bool) -> int:
     return int(result.count(Severity.ERROR) > 0)
 
 
-@app.command()
+@app.command(short_help="Say what a change of objects would send to Envoys.")
 def diff(
     old: Annotated[Path, typer.Argument(help="A file or directory of objects; - is standard input.", metavar="OLD")],
     new: Annotated[Path, typer.Argument(help="The same after a change; - is standard input.", metavar="NEW")],
@@ -267,7 +269,7 @@ def diff(
     raise typer.Exit(int(bool(result)))
 
 
-@app.command()
+@app.command(short_help="Print the bootstrap configuration of a stock Envoy.")
 def bootstrap(
     gateway: Annotated[str, flag("The gateway that the Envoy serves.", "NS/NAME", None)],
     xds_address: Annotated[
@@ -319,7 +321,7 @@ def bootstrap(
     _write(directory, {**secrets, f"envoy.{output}": text})
 
 
-@app.command()
+@app.command(short_help="Serve the Router API in front of a model.")
 def router() -> None:
     """Serve the Router API in front of a model; its settings are plain environment variables, as MODEL_REF and PORT."""
     from xdserve.router.settings import load
@@ -331,7 +333,7 @@ def router() -> None:
     raise typer.Exit(run(settings))
 
 
-@app.command()
+@app.command(short_help="See gateways edited, broken and killed while traffic goes on.")
 def demo(
     plain: Annotated[bool, typer.Option("--plain", help="Print lines only, no live display.")] = False,
     seconds: Annotated[float, typer.Option(help="Least time of a step.", metavar="N")] = 5.0,
@@ -356,6 +358,8 @@ def demo(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and give its exit code; never a traceback for what a user can get wrong."""
+    if not sys.stdout:  # closed by whoever started it
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -477,6 +481,10 @@ def _print(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise typer.Exit(_mute()) from None
+    except OSError as error:
+        _mute()
+        _say(f"standard output: {error.strerror}")
+        raise typer.Exit(USAGE) from None
 
 
 def _mute() -> int:

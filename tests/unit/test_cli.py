@@ -26,6 +26,7 @@ from tests.support.wait import wait_until
 from xdserve import cli
 from xdserve.settings import Settings, flag_of
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = "serve, translate, validate, diff, bootstrap, router or demo"
 BOOTSTRAP = ("bootstrap", "--gateway", "models/iris", "--xds-address", "xdserve:18000")
 NO_SOURCE = "--source: not given, allowed a directory or kubernetes (also XDSERVE_SOURCE, or in the file of settings)"
@@ -62,6 +63,35 @@ def test_help_names_every_command() -> None:
     for command in ("serve", "translate", "validate", "diff", "bootstrap", "router", "demo"):
         assert command in result.stdout
         assert run(command, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "translate", "validate", "diff", "bootstrap", "router", "demo"])
+def test_help_shows_each_flag_and_all_of_its_words_on_a_terminal_of_80_columns(command: str) -> None:
+    shown = " ".join(run(command, "--help", COLUMNS="80").stdout.replace("│", " ").split())
+    for option in typer.main.get_command(cli.app).commands[command].params:
+        assert not [name for name in option.opts if name.startswith("-") and f"{name} " not in shown.replace(",", " ")]
+        # A word that is longer than a line is left of it is broken at a hyphen.
+        assert "".join(str(option.help or "").split()) in "".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--version",), BOOTSTRAP, ("translate", "examples"), ("validate", "examples", "-o", "json")]
+)
+def test_a_full_disk_is_one_line_and_no_finding(arguments: Sequence[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "xdserve", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60, cwd=ROOT,
+        )  # fmt: skip
+    assert (result.returncode, result.stderr) == (2, "xdserve: standard output: No space left on device\n")
+
+
+def test_without_a_standard_output_it_is_no_fault() -> None:
+    closed = subprocess.run(
+        ["sh", "-c", '"$0" -m xdserve "$@" >&-', sys.executable, "validate", "examples"],
+        stderr=subprocess.PIPE, text=True, check=False, timeout=60, cwd=ROOT,
+    )  # fmt: skip
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def test_help_imports_nothing_heavy() -> None:
