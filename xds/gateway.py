@@ -113,9 +113,7 @@ class Gateway:
             ProtocolError: the stream is to end.
         """
         member = self._members[number]
-        self._now = now
-        if self._quarantines:
-            self._end_quarantines()
+        self.tick(now)
         events = member.session.receive(request, now)
         for event in events:
             match event:
@@ -129,6 +127,17 @@ class Gateway:
                     pass
         member.wake()
         return events
+
+    def tick(self, now: float) -> None:
+        """Time went by: versions may have been in quarantine for long enough."""
+        self._now = now
+        for key in [key for key, until in self._quarantines.items() if now >= until]:
+            del self._quarantines[key]
+            self._tell(self.scope.acquit(*key))
+
+    def wake_at(self) -> float | None:
+        """The moment when `tick` may change what is served though no Envoy says anything."""
+        return min(self._quarantines.values(), default=None)
 
     def leave(self, number: int, *, lost: bool) -> None:
         """A stream is over. `lost`: its client ended it, or went away."""
@@ -202,11 +211,6 @@ class Gateway:
             self._tell(self.scope.refuse(type_, name, refusal))
         while len(self._losses) > _MOST_LOSSES:
             del self._losses[next(iter(self._losses))]
-
-    def _end_quarantines(self) -> None:
-        for key in [key for key, until in self._quarantines.items() if self._now >= until]:
-            del self._quarantines[key]
-            self._tell(self.scope.acquit(*key))
 
     def retry(self) -> int:
         """Forget what was refused, for what was at fault may be mended; how much that was."""

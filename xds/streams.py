@@ -179,7 +179,7 @@ class Stream:
         """Send what is to be sent; one response at a time, so that a slow client gets the last version only."""
         while not self._call.over:
             now = self._desk.clock()
-            if self._until is not None and now >= self._until:
+            if _is_over(self._until, now):
                 self._call.end(Ended(_MOVED))
             elif not self.gateway.published:
                 await self._changed(self._until)
@@ -188,6 +188,10 @@ class Stream:
 
     async def _send(self, now: float) -> bool:
         """Send one response, if there is one to send."""
+        if _is_over(self.gateway.wake_at(), now):
+            rejections = self.gateway.rejections()
+            self.gateway.tick(now)
+            self._desk.said(self.gateway, rejections)
         for event in self.session.overdue(now):
             self._tell(event)
         response = self.session.next(now)
@@ -198,13 +202,15 @@ class Stream:
         return True
 
     def _wake_at(self) -> float | None:
-        wake_at = self.session.wake_at()
-        if self._until is None or wake_at is None:
-            return self._until if wake_at is None else wake_at
-        return min(wake_at, self._until)
+        moments = (self.session.wake_at(), self.gateway.wake_at(), self._until)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     async def _changed(self, wake_at: float | None) -> None:
         await self._call.changed(None if wake_at is None else max(0.0, wake_at - self._desk.clock()))
+
+
+def _is_over(moment: float | None, now: float) -> bool:
+    return moment is not None and now >= moment
 
 
 def decoded(kind: type[Request], data: bytes) -> Request:

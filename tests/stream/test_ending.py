@@ -173,6 +173,22 @@ class TestWhoIsLost:
         assert rejection.refusal.cause is Cause.QUARANTINED
         assert rig.record.rejected[GATEWAY] == (rejection,)
 
+    async def test_its_quarantine_ends_though_no_envoy_says_anything(self, start, monkeypatch):
+        monkeypatch.setattr("xds.gateway.QUARANTINE", 0.2)
+        now = 0.0
+        rig = await start(clock=lambda: now)
+
+        async def vanish(client):
+            client.call.cancel()
+
+        [rejection] = await self.lose(rig, vanish)
+        silent = rig.client()
+        await silent.take(CLUSTER, gateway=GATEWAY)
+        await until(lambda: any(not view.in_flight for node in rig.server.nodes() for view in node.types))
+        now += 0.2
+        assert [entry.version for entry in (await silent.get()).resources] == [rejection.refusal.version]
+        assert rig.record.rejected[GATEWAY] == ()
+
     async def test_a_client_that_ends_its_stream(self, rig):
         async def end(client):
             await client.call.done_writing()
