@@ -19,7 +19,7 @@ from tests.support.kube import ApiError
 from tests.support.wait import wait_until
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
-from xdserve.kube import provision
+from xdserve.kube import making, provision
 from xdserve.kube.calls import CallError, Calls
 from xdserve.kube.parts import KINDS
 from xdserve.kube.provision import Provisioner
@@ -217,7 +217,7 @@ async def test_only_what_changes_is_written(world):
 
 async def test_what_others_change_is_mended_and_what_they_add_stays(world, monkeypatch):
     monkeypatch.setattr(provision, "LOOK_SECONDS", 1.0)
-    monkeypatch.setattr(provision, "LOOKS_A_CONFIG", 1)
+    monkeypatch.setattr(making, "LOOKS_A_CONFIG", 1)
     ref, wanted = world.target()
     async with running(world.provisioner()) as provisioner:
         provisioner.want(ref, wanted)

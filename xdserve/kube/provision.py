@@ -10,35 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from random import SystemRandom
 from typing import Protocol
-from zlib import crc32
 
 import structlog
 
-from bootstrap.manifests import Deploying, Manifest, Unreachable, labels, manifests
-from translator import names
+from bootstrap.manifests import Deploying, Unreachable, manifests
 from translator.objects.ref import Ref
 from xdserve.kube.calls import Caller
+from xdserve.kube.holders import Holders
+from xdserve.kube.making import Maker
 from xdserve.kube.pace import Pace
-from xdserve.kube.parts import KINDS, LISTED, Lost, Parts, Trouble
-from xdserve.kube.rolling import AGAIN_SECONDS, ROLLED, Roller
+from xdserve.kube.parts import Listing, Lost, Parts, Trouble
+from xdserve.kube.rolling import Roller
 from xdserve.kube.schedule import Schedule
-from xdserve.kube.wanted import (
-    Found,
-    Wanted,
-    content,
-    ending,
-    key,
-    leads_elsewhere,
-    ours,
-    same,
-    target_of,
-    tells_of,
-    title,
-    version,
-)
+from xdserve.kube.wanted import Wanted
 
 logger = structlog.get_logger("xdserve.provision")
 
@@ -46,18 +33,12 @@ PER_SECOND, BURST = 50.0, 50.0
 """Requests."""
 LOOK_SECONDS = 60.0
 """Until what others have changed is mended, at the most. A Service is followed: there it is moments."""
-LOOKS_A_CONFIG = 10
-"""Looks until each ConfigMap has been read once: they are read one by one, and running Envoys need none."""
 LONGEST_LOOK = 20.0
 """Of so many seconds one is spent with looking, at the most: thousands of gateways are looked at less often."""
 RETRY_FIRST, RETRY_LONGEST = 1.0, 300.0
 UNSETTLED_SECONDS = 1.0
 AT_ONCE = 8
 """Gateways that are worked on together, so that a slow answer holds up few."""
-_MOST_CHANGES = 5
-"""Times that an object may have changed since it was read, before its deletion is tried later."""
-_ALWAYS_READ = frozenset({"Service", "Deployment"})
-_NOTHING: Mapping[str, Found | None] = {}
 _random = SystemRandom()
 
 
@@ -113,23 +94,18 @@ class Provisioner:
         pace = Pace(PER_SECOND, BURST)
         self._parts = Parts(call, deploying.release, lambda: self._leadership.held, pace, namespaces)
         self._clock = clock
-        self._wanted: dict[Ref, Wanted] = {}
-        self._holders: dict[tuple[str, str], Ref] = {}
-        self._applied: dict[Ref, dict[str, str]] = {}
-        self._services: dict[Ref, str] = {}
-        """The version that each entrance had when it was as wanted."""
-        self._done: set[Ref] = set()
+        self._wanted = Holders()
         self._schedule: Schedule[Ref] = Schedule()
         self._failures: Counter[Ref] = Counter()
-        self._waiting: set[Ref] = set()
         self._kept: set[Ref] = set()
         """Targets that want no gateway and may have one, which stays because not all that could want it is readable."""
         self._woken = asyncio.Event()
         self._look_at: float | None = None
         """When to look at all of them; None while this replica does not lead."""
         self._looks = 0
-        self._roller = Roller(self._parts, deploying, clock, self._again, self._mark)
         self._failed_looks = 0
+        self._roller = Roller(self._parts, deploying, clock, self._again, self._mark)
+        self._maker = Maker(self._parts, self._roller, deploying.release, listens, self._again)
 
     @property
     def requests(self) -> Counter[str]:
@@ -144,32 +120,16 @@ class Provisioner:
     @property
     def applied(self) -> int:
         """Of these, the ones that the cluster has as they are wanted; 0 where another replica leads."""
-        return len(self._done)
+        return len(self._maker.done)
 
     # -- What is wanted ------------------------------------------------------------------------------------------
 
     def want(self, target: Ref, wanted: Wanted | None) -> None:
         """What gateway a target is to have now; None for none, or a target that is gone."""
-        if self._wanted.get(target) == wanted:
-            return
-        place = (target.namespace, names.entrance(target))
-        if wanted is None:
-            del self._wanted[target]
-            if self._holders.get(place) == target:
-                self._hand_over(place)
-        else:
-            self._wanted[target] = wanted
+        changed = self._wanted.want(target, wanted)
+        if target in self._wanted:
             self._kept.discard(target)
-            self._holders.setdefault(place, target)
-        self._mark([target])
-
-    def _hand_over(self, place: tuple[str, str]) -> None:
-        """Another target whose gateway would be called the same may have it now."""
-        del self._holders[place]
-        waiting = [other for other in self._wanted if (other.namespace, names.entrance(other)) == place]
-        if waiting:
-            self._holders[place] = waiting[0]
-            self._mark(waiting[:1])
+        self._mark(changed)
 
     def deploy(self, deploying: Deploying) -> None:
         """The operator's part is another now, as when the authorities are."""
@@ -181,14 +141,13 @@ class Provisioner:
     def moved(self, target: Ref) -> None:
         """Envoys of a target's gateway came, went, took or refused something."""
         wanted = self._wanted.get(target)
-        if target in self._waiting and wanted and self._listens(target, wanted.gateway.port):
+        if target in self._maker.waiting and wanted and self._listens(target, wanted.gateway.port):
             self._mark([target])
 
     def entrance(self, namespace: str, name: str, version: str | None) -> None:
         """A Service is there in another version, or (None) gone: if it is a gateway's, it may have to be mended."""
-        target = self._holders.get((namespace, name))
-        if target in self._applied and self._services.get(target) != version:
-            self._applied[target].pop("Service", None)
+        target = self._wanted.holder((namespace, name))
+        if target and self._maker.entrance(target, version):
             self._mark([target])
 
     def mended(self, namespace: str) -> None:
@@ -197,9 +156,8 @@ class Provisioner:
 
     def gateway_of(self, namespace: str, account: str) -> str | None:
         """The gateway whose pods have a ServiceAccount; every replica knows, also one that does not lead."""
-        target = self._holders.get((namespace, account))
-        wanted = self._wanted.get(target) if target else None
-        return wanted.gateway.name if wanted else None
+        target = self._wanted.holder((namespace, account))
+        return self._wanted[target].gateway.name if target else None
 
     def _again(self, target: Ref, seconds: float) -> None:
         self._schedule.later(target, self._clock() + seconds)
@@ -208,7 +166,7 @@ class Provisioner:
         if self._look_at is None:
             return  # who begins to lead looks at all of them
         for target in targets:
-            self._done.discard(target)
+            self._maker.done.discard(target)
             self._schedule.mark(target, self._clock())
         self._woken.set()
 
@@ -222,9 +180,8 @@ class Provisioner:
 
     async def _follow(self) -> None:
         async for leads in self._leadership.changes():
-            for known in (self._applied, self._services, self._done, self._kept, self._waiting, self._roller):
+            for known in (self._maker, self._kept, self._schedule):
                 known.clear()  # another may have written meanwhile
-            self._schedule.clear()
             self._look_at = self._clock() if leads else None
             self._looks = 0
             if not leads:
@@ -266,7 +223,7 @@ class Provisioner:
     # -- One gateway ---------------------------------------------------------------------------------------------
 
     async def _provision(self, target: Ref) -> None:
-        self._waiting.discard(target)
+        self._maker.waiting.discard(target)
         trouble = None
         try:
             wanted = self._wanted.get(target)
@@ -285,69 +242,11 @@ class Provisioner:
     async def _make(self, target: Ref, wanted: Wanted) -> str | None:
         """Make a gateway as it is wanted, as far as that can be now; what it has to wait for."""
         made = manifests(wanted.owner, wanted.gateway, self._deploying)
-        holder = self._holders[target.namespace, made[0]["metadata"]["name"]]
+        name = made[0]["metadata"]["name"]
+        holder = self._wanted.holder((target.namespace, name))
         if holder != target:
-            raise Trouble(f"the gateway of {holder} is called {made[0]['metadata']['name']} too")
-        held = self._applied.setdefault(target, {})
-        told = await self._bring_all(target, wanted.gateway.port, made, held)
-        for kind in held.keys() - {one["kind"] for one in made}:
-            await self._remove(kind, target)
-            del held[kind]
-        if not told:
-            self._done.add(target)
-        await self._roller.follow(target, made[-1])
-        return next(filter(None, told), None)
-
-    async def _bring_all(
-        self, target: Ref, port: int, made: Sequence[Manifest], held: dict[str, str]
-    ) -> list[str | None]:
-        """What kept some from being brought; None for what needs no word."""
-        told: list[str | None] = []
-        free, seen = True, _NOTHING
-        if held.get("Deployment") != content(made[-1]):
-            free, seen = await self._roller.may(target, made[-1])
-        if not free:
-            await self._roller.believe(made, held)
-            told.append(self._roller.why())
-            made = [one for one in made if one["kind"] not in ROLLED]
-        for one in made:
-            if held.get(one["kind"]) == content(one) or await self._bring(target, port, one, held, seen):
-                continue
-            held.pop(one["kind"], None)
-            told.append(f"{title(one)} is being deleted; it is made anew when it is gone")
-            self._again(target, AGAIN_SECONDS)
-        return told
-
-    async def _bring(
-        self, target: Ref, port: int, wanted: Manifest, held: dict[str, str], seen: Mapping[str, Found | None]
-    ) -> bool:
-        """Apply a manifest, if what there is is another; never over what is somebody else's. Not over what is going."""
-        kind = wanted["kind"]
-        if kind not in held or kind in _ALWAYS_READ:
-            found = seen[kind] if kind in seen else await self._parts.get(wanted)
-            if found is not None and not ours(wanted, found):
-                raise Trouble(f"{title(wanted)} is there already, and is not xdserve's")
-            if found is not None and ending(found):
-                return False
-            if found is not None and same(wanted, found):
-                self._has(target, wanted, found, held)
-                return True
-            if found is not None and leads_elsewhere(wanted, found) and not self._listens(target, port):
-                self._waiting.add(target)
-                return True
-        self._has(target, wanted, await self._parts.apply(wanted), held)
-        logger.info("applied", object=title(wanted))
-        return True
-
-    def _has(self, target: Ref, wanted: Manifest, found: Found, held: dict[str, str]) -> None:
-        """An object is as it is wanted."""
-        held[wanted["kind"]] = content(wanted)
-        if wanted["kind"] == "Service":
-            self._services[target] = version(found)
-        if wanted["kind"] == "Deployment":
-            self._roller.applied(target)
-
-    # -- What is not wanted --------------------------------------------------------------------------------------
+            raise Trouble(f"the gateway of {holder} is called {name} too")
+        return await self._maker.make(target, wanted.gateway.port, made)
 
     async def _end(self, target: Ref) -> None:
         """Take away the gateway of a target that is known to want none."""
@@ -355,36 +254,10 @@ class Provisioner:
             self._schedule.later(target, self._clock() + UNSETTLED_SECONDS)
         elif not self._readable(target):
             self._kept.add(target)
-            self._forget(target)
+            self._maker.forget(target)
         else:
             self._kept.discard(target)
-            await self._take_away(target)
-
-    async def _take_away(self, target: Ref) -> None:
-        for kind in reversed(KINDS):
-            await self._remove(kind, target)
-        self._forget(target)
-
-    def _forget(self, target: Ref) -> None:
-        for known in (self._applied, self._services):
-            known.pop(target, None)
-        self._roller.forget(target)
-
-    async def _remove(self, kind: str, target: Ref) -> None:
-        """Delete an object of a target, if it is there, ours and still this target's."""
-        metadata = {"namespace": target.namespace, "name": names.entrance(target)}
-        shape: Manifest = {
-            "kind": kind,
-            "metadata": metadata | {"labels": labels(target, self._deploying.release)},
-        }
-        for _ in range(_MOST_CHANGES):
-            found = await self._parts.get(shape)
-            if found is None or ending(found) or not ours(shape, found) or target_of(found) != target:
-                return
-            if await self._parts.delete(shape, found):  # not if it has just become another target's
-                logger.info("deleted", object=title(shape))
-                return
-        raise Trouble(f"{title(shape)} changes too often to be deleted")
+            await self._maker.take_away(target)
 
     # -- All of them ---------------------------------------------------------------------------------------------
 
@@ -400,7 +273,7 @@ class Provisioner:
             if not self._looks and self._failed_looks == 1:
                 self._mark(self._wanted)
             return
-        first = not self._applied
+        first = not len(self._maker)
         self._failed_looks = 0
         for target, wanted in list(self._wanted.items()):
             if self._wanted.get(target) == wanted:
@@ -414,52 +287,13 @@ class Provisioner:
         now = self._clock()
         self._look_at = now + max(LOOK_SECONDS, LONGEST_LOOK * (now - begun)) * _random.uniform(0.9, 1.1)
 
-    def _compared(
-        self, target: Ref, wanted: Wanted, found: Mapping[tuple[str, str, str], Found], *, trust: bool
-    ) -> None:
+    def _compared(self, target: Ref, wanted: Wanted, found: Listing, *, trust: bool) -> None:
         try:
-            self._compare(target, wanted, found, trust=trust)
+            made = manifests(wanted.owner, wanted.gateway, self._deploying)
+            if not self._maker.compare(target, made, found, looks=self._looks, trust=trust):
+                self._mark([target])
         except Exception as error:  # noqa: BLE001 - any fault, so that it harms one gateway; it is told
             self._failed(target, error)
-
-    def _compare(
-        self, target: Ref, wanted: Wanted, found: Mapping[tuple[str, str, str], Found], *, trust: bool
-    ) -> None:
-        """What of a gateway is as wanted. No ConfigMap is listed: see `_held_config`."""
-        made = manifests(wanted.owner, wanted.gateway, self._deploying)
-        seen = {one["kind"]: found.get(key(one)) for one in made}
-        held = self._held_config(target, made, seen, trust=trust)
-        for one in made:
-            there = seen[one["kind"]]
-            if one["kind"] not in LISTED or there is None or not ours(one, there) or ending(there):
-                continue
-            if same(one, there):
-                self._has(target, one, there, held)
-            else:
-                held[one["kind"]] = ""
-        if not self._looks:
-            self._roller.resume(target, seen["Deployment"])
-        for kind in KINDS:  # one replica has no budget; one that is left over goes
-            there = found.get((kind, *key(made[0])[1:]))
-            if kind not in seen and there is not None:
-                held[kind] = ""
-        self._applied[target] = held
-        if held != {one["kind"]: content(one) for one in made}:
-            self._mark([target])
-        else:
-            self._done.add(target)
-
-    def _held_config(
-        self, target: Ref, made: Sequence[Manifest], seen: Mapping[str, Found | None], *, trust: bool
-    ) -> dict[str, str]:
-        """What is known of the ConfigMap, by its kind: at first by the Deployment. Nothing if it is to be read."""
-        (config,) = (one for one in made if one["kind"] == "ConfigMap")
-        if trust:
-            return {"ConfigMap": content(config)} if tells_of(seen["Deployment"], config) else {}
-        before = self._applied.get(target, {}).get("ConfigMap")
-        whole = all(there for kind, there in seen.items() if kind in LISTED)
-        due = crc32(target.name.encode()) % LOOKS_A_CONFIG == self._looks % LOOKS_A_CONFIG
-        return {"ConfigMap": before} if before and whole and not due else {}
 
     # -- Troubles ------------------------------------------------------------------------------------------------
 
@@ -467,8 +301,7 @@ class Provisioner:
         """Try again later; a fault of ours is logged with its cause."""
         self.failures += 1
         self._failures[target] += 1
-        if not self._applied.get(target, {}).get("Deployment"):
-            self._roller.give_up(target)
+        self._maker.failed(target)
         asked = error.retry_after if isinstance(error, Trouble) else 0.0
         self._schedule.later(target, self._clock() + max(_back_off(self._failures[target]), asked))
         if isinstance(error, Trouble | Unreachable):

@@ -12,7 +12,7 @@ from bootstrap.manifests import Deploying, Owner
 from tests.support.wait import wait_until
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
-from xdserve.kube import provision
+from xdserve.kube import making, provision
 from xdserve.kube.calls import CallError
 from xdserve.kube.parts import KINDS, LISTED
 from xdserve.kube.provision import Provisioner
@@ -120,7 +120,7 @@ async def test_lists_of_many_pages_are_read_to_their_end(apiserver, start):
     assert first.requests["apply"] == 5 * len(KINDS)
     second = start(*targets)
     await wait_until(lambda: second.requests["list"] == 3 * 4)
-    await wait_until(lambda: len(second._applied) == 5 and not len(second._schedule))
+    await wait_until(lambda: len(second._maker) == 5 and not len(second._schedule))
     assert set(second.requests) == {"list"}
     assert second.applied == second.wanted == 5
 
@@ -230,7 +230,7 @@ def path_of(apiserver, kind, name="iris-gateway"):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ConfigMap"])
 async def test_what_is_being_deleted_is_made_anew_when_it_is_gone(apiserver, start, monkeypatch, kind):
     """Finalizers may hold it for long; until then it is not as it is wanted, and the target says so."""
-    monkeypatch.setattr(provision, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(making, "AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(provision, "LOOK_SECONDS", 0.2)
     made = start(target("iris"))
     await wait_until(lambda: made.applied == 1)
@@ -250,7 +250,7 @@ async def test_a_service_that_is_deleted_or_changed_is_mended_at_once(apiserver,
     made = start(target("iris"))
     await wait_until(lambda: made.applied == 1)
     path, asked = path_of(apiserver, "Service"), len(apiserver.asked)
-    made.entrance("models", "iris-gateway", made._services[target("iris")[0]])
+    made.entrance("models", "iris-gateway", made._maker._services[target("iris")[0]])
     made.entrance("models", "somebodys", "7")
     assert not len(made._schedule), "it is as it was applied"
     del apiserver.objects[path]
@@ -266,7 +266,8 @@ async def test_a_service_that_is_deleted_or_changed_is_mended_at_once(apiserver,
 async def test_config_maps_are_read_in_turn(apiserver, start, monkeypatch):
     """One by one, so not all at each look."""
     monkeypatch.setattr(provision, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(provision, "LOOKS_A_CONFIG", 5)
+    monkeypatch.setattr(provision, "LONGEST_LOOK", 1.0)
+    monkeypatch.setattr(making, "LOOKS_A_CONFIG", 5)
     targets = [target(f"iris-{number}") for number in range(20)]
     made = start(*targets)
     await wait_until(lambda: made._looks == 1)
