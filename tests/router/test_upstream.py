@@ -89,6 +89,15 @@ async def test_all_of_the_clients_headers_go_on_where_that_is_asked_for(start):
     assert path.endswith(":predict?debug=a%26b&x")
 
 
+async def test_a_head_may_be_as_long_as_envoy_lets_it_be(start):
+    """A large token or cookie, or a long query."""
+    front = start(UPSTREAM_HEADERS="all", UPSTREAM_URL=start().url)
+    async with Client(front) as client:
+        for path, headers in (("/infer", {"Cookie": "a=" + "x" * 55_000}), ("/infer?" + "a" * 55_000, {})):
+            status, answer, _ = await client.ask("POST", path, json={"prompt": "a"}, headers=headers)
+            assert (status, answer["output"]) == (200, "a")
+
+
 @pytest.mark.parametrize(("which", "expected"), [("trace", []), ("all", ["xdserve=1; Path=/", "b=2"])])
 async def test_cookies_come_back_to_the_client_alone(start, which, expected):
     """No client has another one's."""

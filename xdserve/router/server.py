@@ -17,7 +17,7 @@ from xdserve.router.admission import Admission
 from xdserve.router.app import RouterApp
 from xdserve.router.settings import RouterSettings, variable_of
 from xdserve.router.simulation import VARIANT, GrpcSimulation, SimulatedWork, Simulation
-from xdserve.router.upstream import Upstream
+from xdserve.router.upstream import LONGEST_HEAD, Upstream
 
 logger = structlog.get_logger("xdserve.router")
 
@@ -104,6 +104,8 @@ class Router:
             handler_cancellation=True,  # who leaves the queue frees his place
             keepalive_timeout=_KEEPALIVE_SECONDS,
             shutdown_timeout=_CUT_SECONDS,
+            max_line_size=LONGEST_HEAD,
+            max_field_size=LONGEST_HEAD,
         )
 
     async def start(self) -> None:

@@ -22,6 +22,9 @@ from xdserve.router.settings import Protocol, RouterSettings
 
 logger = structlog.get_logger("xdserve.router")
 
+LONGEST_HEAD = 64 * 1024
+"""Bytes of one line of HTTP: Envoy, on both sides of a router, takes 60 KiB for all; aiohttp's own limit is 8 KiB."""
+
 _READY_SECONDS = 2.0
 # Below the 5 s after which common Python servers close a quiet connection: a request on its way then would be lost, and
 # one that may have reached a model is not repeated.
@@ -106,7 +109,13 @@ class Upstream:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
         # A cookie is of one client: none is kept for the next one.
         jar = aiohttp.DummyCookieJar()
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True, cookie_jar=jar)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=True,
+            cookie_jar=jar,
+            max_line_size=LONGEST_HEAD,
+            max_field_size=LONGEST_HEAD,
+        )
 
     async def stop(self) -> None:
         """Close all connections."""
