@@ -83,6 +83,7 @@ class InferenceServiceStatus(Model):
     """The part of the status that decides about traffic."""
 
     canary_statuses: Many[CanaryStatus] = ()
+    deployment_mode: str | None = None
 
 
 class InferenceService(Foreign):
@@ -107,6 +108,10 @@ class InferenceService(Foreign):
 
     @property
     def deployment_mode(self) -> str | None:
-        """``Standard``, ``Knative`` or ``ModelMesh``; None if the annotation does not say."""
-        mode = self.metadata.annotations.get(MODE_ANNOTATION)
+        """``Standard``, ``Knative`` or ``ModelMesh``; None if nothing says it.
+
+        What KServe's controller has decided counts before the annotation, as it does for KServe: it is in the status
+        alone where the mode is the cluster's default.
+        """
+        mode = self.status.deployment_mode or self.metadata.annotations.get(MODE_ANNOTATION)
         return _MODES.get(mode, mode) if mode else None

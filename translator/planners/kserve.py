@@ -119,7 +119,10 @@ def _ignored(service: InferenceService) -> list[Finding]:
     mode = service.deployment_mode
     if mode in NOT_YET_MODES:
         message = f"found {mode}, not yet supported: the Services of mode Standard are expected"
-        found.append(_warn(service, f"metadata.annotations[{MODE_ANNOTATION}]", message))
+        said = service.status.deployment_mode
+        found.append(
+            _warn(service, "status.deploymentMode" if said else f"metadata.annotations[{MODE_ANNOTATION}]", message)
+        )
     for name, component in _components(service):
         if component.canary_traffic_percent is not None:
             why = "revisions of Knative are not yet supported" if mode == "Knative" else NO_REVISION

@@ -121,6 +121,14 @@ def test_earlier_names_of_modes(written: str, mode: str):
     assert service.deployment_mode == mode
 
 
+def test_the_mode_that_kserve_decided_on_counts():
+    """The annotation is not there where it is the cluster's default, and changes nothing once it was decided."""
+    assert parse(kserve(status={"deploymentMode": "Serverless"})).deployment_mode == "Knative"
+    annotations = {"serving.kserve.io/deploymentMode": "Standard"}
+    service = parse(kserve(metadata={"annotations": annotations}, status={"deploymentMode": "Knative"}))
+    assert service.deployment_mode == "Knative"
+
+
 def test_what_is_not_used_is_not_judged():
     document = kserve(
         {"predictor": {"name": "", "model": 5, "minReplicas": "many"}, "transformer": None, "canary": None, "x": 1},
