@@ -36,14 +36,33 @@ def test_it_goes_when_the_routes_that_leave_it_are_acknowledged():
     assert what(client.ack(routes)) == [("eds", ["b"], [])]
 
 
-def test_it_stays_while_the_routes_are_refused():
+def test_it_goes_when_the_routes_that_leave_it_are_refused():
+    """Nobody knows when they are mended, and until then another pod may have the addresses."""
     client = connected()
     client.publish(VACANT, FIRST)
     [routes] = client.get()
-    assert what(client.drain(client.nack(routes))) == [("rds", ["r"], [])]
-    client.publish(make(ROUTE, "r", 2, ["a"]))
-    [routes] = client.get()
-    assert what(client.ack(routes)) == [("eds", ["b"], [])]
+    assert what(client.drain(client.nack(routes))) == [("eds", ["b"], []), ("rds", ["r"], [])]
+
+
+def test_it_goes_when_routes_are_refused_and_none_are_known_to_be_good():
+    """As after a restart that knows nothing: the client keeps the routes that it came with."""
+    before = connected()
+    clusters = [make(CLUSTER, "a"), make(CLUSTER, "b")]
+    client = Client(*clusters, make(ENDPOINT, "a"), FILLED, make(LISTENER, "http", uses=["r"]), FIRST)
+    for type_, names in ((CLUSTER, ()), (ENDPOINT, ["a", "b"]), (LISTENER, ())):
+        client.take(type_, names, initial=before.held(type_))
+    [routes] = client.ask(ROUTE, ["r"], initial=before.held(ROUTE))
+    assert client.nack(routes) == []
+    client.publish(VACANT)
+    assert what(client.drain()) == [("eds", ["b"], [])]
+
+
+def test_it_goes_when_its_cluster_is_kept_for_the_routes_that_are_served():
+    client = connected()
+    client.publish(FIRST, remove=[(CLUSTER, "b"), (ENDPOINT, "b")])
+    client.drain(client.nack(client.get()[0]))
+    client.gateway.refresh(VACANT)
+    assert what(client.drain()) == [("eds", ["b"], [])]
 
 
 def test_where_the_routes_stay_it_goes_at_once():

@@ -170,16 +170,18 @@ class Gates:
     # -- The last endpoint -------------------------------------------------------------------------------------
 
     def _still_needed(self, cluster: str) -> bool:
-        """Whether the client has endpoints of a cluster that its routes lead to, and the wanted routes do not.
+        """Whether the client has endpoints of a cluster that its routes lead to, and is to get routes that do not.
 
-        A cluster that warms is never kept waiting: it has no endpoints yet, or its assignment is forced.
+        A cluster that warms is never kept waiting: it has no endpoints yet, or its assignment is forced. Nor are routes
+        waited for that Envoys refuse: until somebody mends them, requests would go where another may listen by now.
         """
         held = self._endpoints.holdings
         if cluster not in held or cluster in self._endpoints.forced or not self.routed_to(cluster):
             return False
-        names = self._scope.names(ResourceType.ROUTE)
-        wanted = (self._scope.wanted(ResourceType.ROUTE, name) for name in names)
-        return not any(route is not None and cluster in route.uses for route in wanted)
+        if self._scope.withholds(ResourceType.ROUTE):
+            return False
+        served = (self._scope.get(ResourceType.ROUTE, name) for name in self._scope.names(ResourceType.ROUTE))
+        return not any(route is not None and cluster in route.uses for route in served)
 
     def routed_to(self, cluster: str) -> bool:
         """Whether the client may be running routes to the cluster."""
