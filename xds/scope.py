@@ -379,6 +379,13 @@ class Scope:
             found is None and key[0] is type_ and key[1] in self._wanted[type_] for key, found in self._instead.items()
         )
 
+    def held_up(self) -> dict[str, list[str]]:
+        """Route configurations that cannot be served as they are wanted, and the clusters that they lack for it."""
+        if not self._withheld:
+            return {}
+        wanted = self._wanted[ResourceType.ROUTE].items()
+        return {name: sorted(lacks) for name, found in wanted if (lacks := found.uses & self._withheld)}
+
     def doubtful(self, type_: ResourceType, name: str, version: str) -> bool:
         """Whether the version is served and unproven, and another is known to be good."""
         served = self.get(type_, name)

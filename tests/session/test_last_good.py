@@ -286,6 +286,20 @@ class TestAnswersThatDoNotCome:
         assert "r" in client.view(ROUTE).waiting
 
 
+def test_routes_that_wait_for_a_cluster_of_which_nothing_is_good_are_listed():
+    """By their own names: the cluster may be another's, and nothing is said of them elsewhere."""
+    client = connected()
+    client.publish(make(CLUSTER, "new"), make(ENDPOINT, "new"), make(ROUTE, "r", 1, ["new"]), make(ROUTE, "s"))
+    [clusters] = client.get()
+    client.drain(client.nack(clusters, "new: no good"))
+    said = "cluster new to be mended, which is refused: no version of it is known to be good"
+    assert client.view(ROUTE).waiting == {"r": said}
+    client.publish(make(CLUSTER, "new", 1))
+    client.drain(client.ask(ENDPOINT, ["new"]))
+    assert client.view(ROUTE).waiting == {}
+    assert client.held(ROUTE)["r"] == make(ROUTE, "r", 1, ["new"]).version
+
+
 def test_who_took_what_another_refused_follows_when_it_is_undone():
     """What is served does not change thereby, but what this one has is not it."""
     client = connected()

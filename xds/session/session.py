@@ -426,13 +426,19 @@ class Session:
             sent=dict(sub.sent),
             acknowledged=dict(sub.acknowledged),
             in_flight=tuple(flight.nonce for flight in sub.flights),
-            waiting={name: self._explain(sub, name) for name in sorted(sub.dirty)},
+            waiting=self._held_up(sub) | {name: self._explain(sub, name) for name in sorted(sub.dirty)},
         )
 
     def _explain(self, sub: SubStream, name: str) -> str:
         if self._would_empty(sub):
             return "what was refused to be mended: no version of it is known to be good, and the client may have one"
         return self._gates.explain(sub, name)
+
+    def _held_up(self, sub: SubStream) -> dict[str, str]:
+        """The routes that the client is to have, and what they lack: nothing is to be sent until it is mended."""
+        found = self._scope.held_up() if sub.type is ResourceType.ROUTE else {}
+        words = "to be mended, which is refused: no version of it is known to be good"
+        return {name: f"cluster {', '.join(lacks)} {words}" for name, lacks in found.items() if sub.wants(name)}
 
 
 def _subscribed(sub: SubStream, asked: Ask, *, first: bool) -> Subscribed:
