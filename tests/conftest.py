@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 
 import pytest
@@ -15,8 +16,10 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config):
-    """Children hear Ctrl-C, also where the tests run in the background of a shell, which has it ignored."""
+    # Children hear Ctrl-C, also where the tests run in the background of a shell, which has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # And keep what they compile: some hundred start, each of which would compile all of xdserve.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

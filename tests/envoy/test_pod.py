@@ -142,20 +142,22 @@ async def test_it_drains_without_cutting_a_stream(site):
         await site.serve.started()
         await pod.started()
         url = f"http://{HOST}:{site.port}"
-        async with aiohttp.ClientSession() as streaming, aiohttp.ClientSession() as asking:
-            async with streaming.get(f"{url}/stream/12") as stream:
-                assert await stream.content.readline() == b"0\n"
-                assert (await asking.get(url)).headers.get("connection") is None
-                ending = asyncio.create_task(pod.stop())
-                await wait_until(lambda: not_ready(pod), 10)
-                for _ in range(3):
-                    response = await asking.get(url)
-                    assert (response.status, response.headers["connection"]) == (200, "close")
-                assert not ending.done()
-                rest = (await stream.content.read()).split()
-                assert rest[-1] == b"11"
-            assert not ending.done() or ending.result() == 0
-            assert await ending == 0
+        async with (
+            aiohttp.ClientSession() as asking,
+            aiohttp.ClientSession() as streaming,
+            streaming.get(f"{url}/stream/12") as stream,
+        ):
+            assert await stream.content.readline() == b"0\n"
+            assert (await asking.get(url)).headers.get("connection") is None
+            ending = asyncio.create_task(pod.stop())
+            await wait_until(lambda: not_ready(pod), 10)
+            for _ in range(3):
+                response = await asking.get(url)
+                assert (response.status, response.headers["connection"]) == (200, "close")
+            assert not ending.done()
+            rest = (await stream.content.read()).split()
+            assert rest[-1] == b"11"
+        assert await ending == 0  # when the client keeps its connection no more
 
 
 async def not_ready(pod):

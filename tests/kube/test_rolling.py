@@ -172,7 +172,8 @@ async def stream(pod):
     """The events of a stream through a pod as they come; the block ends when it does."""
     events = []
     url = f"http://{pod.host}:{GATEWAY_PORT}{STREAM}"
-    async with aiohttp.ClientSession(trust_env=False) as session, session.get(url) as response:
+    connector = aiohttp.TCPConnector(keepalive_timeout=0.1)  # a pod waits for those who keep a connection for more
+    async with aiohttp.ClientSession(connector=connector, trust_env=False) as session, session.get(url) as response:
         assert response.status == 200
 
         async def read():
