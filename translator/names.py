@@ -1,4 +1,4 @@
-"""Every name of an Envoy resource, by identity and never by a hash of settings.
+"""Every name of an Envoy resource, by identity and never by a hash of settings; and of what is made on Kubernetes.
 
 A name says who a thing is, so that changing what it does changes one resource in place. Services are
 ``<namespace>/<name>``; every name made here holds a slash, so that none meets a name of the bootstrap.
@@ -42,6 +42,16 @@ def entrance(target: Ref) -> str:
     kept = re.sub(r"[^a-z0-9]", "-", target.name)
     kept = kept if kept[0].isalpha() else f"x{kept}"
     return kept[: _LABEL_LENGTH - len(end)].rstrip("-") + end
+
+
+def authority(release: str) -> str:
+    """The Secret of a release's own authority; the chart makes it, and gives the right to read it by this name."""
+    return f"{release}-ca"
+
+
+def report(release: str, pod: str) -> str:
+    """The ConfigMap in which a replica of a release, known by its pod, tells the leader of its Envoys."""
+    return f"{release}-report-{pod}"
 
 
 def route_configuration(service: Ref) -> str:

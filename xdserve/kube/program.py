@@ -77,7 +77,7 @@ class Replica(NamedTuple):
 
 def replica(environment: Mapping[str, str]) -> Replica:
     """This one."""
-    name = _NO_NAME.sub("-", environment.get("POD_NAME", socket.gethostname()).lower()).strip("-.")[:200]
+    name = _NO_NAME.sub("-", environment.get("POD_NAME", socket.gethostname()).lower())[:180].strip("-.")
     return Replica(name, environment.get("POD_NAMESPACE") or _namespace(), environment.get("POD_UID", ""))
 
 
@@ -137,7 +137,7 @@ class OnKubernetes:
             namespaces=settings.namespaces,
         )
         self._authority = self._authorities(folder)
-        report = f"{settings.release}-report-{me.name}"
+        report = names.report(settings.release, me.name)
         self._elsewhere = Elsewhere(client, me.namespace, report, self._heard)
         self._recorder = Recorder(self._call, me.name, held=lambda: self._leadership.held)
         self._report = report
@@ -156,7 +156,7 @@ class OnKubernetes:
             folder / "certificate",
             held=lambda: self._leadership.held,
             changed=self._believed,
-            secret=f"{given.release}-ca",
+            secret=names.authority(given.release),
         )
 
     def _believed(self) -> None:
