@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from bootstrap.address import Address
+from translator import names
 from xdserve.kube.calls import Caller, CallError
 from xdserve.kube.material import (
     AUTHORITIES,
@@ -34,7 +35,7 @@ from xdserve.kube.material import (
 
 logger = structlog.get_logger("xdserve.authority")
 
-SECRET = "xdserve-ca"  # noqa: S105 - the name of the object
+SECRET = names.authority("xdserve")
 LOOK_SECONDS = 30.0
 RETRY_SECONDS = 2.0
 _EMPTY = (
@@ -117,7 +118,7 @@ class Authority:
         """Read the Secret, do one step of what is due, and use what it has; whether there is a certificate."""
         try:
             self._use(await self._data())
-        except (CallError, MaterialError) as error:
+        except (CallError, MaterialError, OSError) as error:
             if _kind(error) != self._trouble:
                 logger.error("no new certificate", secret=self._title, cause=str(error))  # noqa: TRY400 - one line
             self._trouble = _kind(error)
@@ -139,7 +140,7 @@ class Authority:
         except MaterialError as error:
             # To delete it would not do: the chart's roles let it be filled, and not be made.
             empty = _EMPTY.format(namespace=self._namespace, secret=self._secret)
-            hint = empty if AUTHORITIES in found["data"] else "it is not xdserve's"
+            hint = empty if AUTHORITIES in (found.get("data") or {}) else "it is not xdserve's"
             raise MaterialError(f"{error}; {hint}") from None
 
     async def _read(self) -> dict[str, Any] | None:
@@ -246,9 +247,9 @@ class _Files:
     def write(self, files: Mapping[str, str]) -> None:
         if files == self._held:
             return
-        self._number += 1
+        number = self._number + 1
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        real, link = self._folder / f"..{self._number}", self._folder / "..new"
+        real, link = self._folder / f"..{number}", self._folder / "..new"
         shutil.rmtree(real, ignore_errors=True)
         real.mkdir(mode=0o700)
         for name, text in files.items():
@@ -259,11 +260,11 @@ class _Files:
         link.symlink_to(real.name)
         link.rename(self._folder / "..data")
         # Who reads meanwhile has opened what it reads.
-        shutil.rmtree(self._folder / f"..{self._number - 1}", ignore_errors=True)
-        self._held = dict(files)
+        shutil.rmtree(self._folder / f"..{self._number}", ignore_errors=True)
+        self._number, self._held = number, dict(files)
 
 
-def _kind(error: CallError | MaterialError) -> str:
+def _kind(error: CallError | MaterialError | OSError) -> str:
     """What is the same trouble is told once: an apiserver that is away is so in other words each time."""
     return "away" if isinstance(error, CallError) and error.status == 0 else str(error)
 

@@ -310,10 +310,16 @@ class Lease:
 
 
 def _record(document: dict[str, Any]) -> Record:
-    """What others may have written is taken as it is: an empty Lease is free."""
-    spec = document.get("spec") or {}
+    """What others may have written is taken as it is: an empty Lease is free.
+
+    Raises:
+        CallError: it is no object of the apiserver, as what stands before one that is away may send.
+    """
+    spec, version = document.get("spec") or {}, (document.get("metadata") or {}).get("resourceVersion")
+    if not version:
+        raise CallError(0, "the answer is no Lease")
     return Record(
-        version=document["metadata"]["resourceVersion"],
+        version=version,
         holder=spec.get("holderIdentity") or "",
         seconds=float(spec.get("leaseDurationSeconds") or 0),
         transitions=spec.get("leaseTransitions") or 0,

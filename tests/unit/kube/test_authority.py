@@ -208,3 +208,37 @@ def test_names_of_a_service_and_of_others():
     )  # fmt: skip
     assert names_of(Address("xdserve.example.com", 1)) == ("xdserve.example.com",)
     assert names_of(Address("10.0.0.1", 1)) == ("10.0.0.1",)
+
+
+async def test_an_empty_secret_that_changes_meanwhile_is_filled_later(world):
+    """By a chart that is upgraded, say: its labels change, and it is still empty."""
+    replica, empty = world.replica("a"), {"metadata": {"name": SECRET, "resourceVersion": "7"}}
+
+    class Changing(dict):
+        def get(self, name, default=None):
+            found = super().get(name, default)
+            return found and {"metadata": {"name": SECRET, "resourceVersion": "8"}}
+
+    world.apiserver.secrets = Changing({SECRET: empty})
+    assert not await replica.look()
+    world.apiserver.secrets = {SECRET: empty}
+    assert await replica.look()
+
+
+async def test_a_full_disk_keeps_the_certificate_that_there_is(world, monkeypatch):
+    replica = world.replica("a")
+    world.leads.add("a")
+    await replica.ready()
+    before = replica.certificate.read_text()
+    world.now += SERVER_LIFE
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.write_text", full)
+        assert await replica.look()
+    assert replica.certificate.read_text() == before
+    assert await replica.look()
+    assert replica.certificate.read_text() != before
+    assert len([one for one in replica.certificate.parent.parent.iterdir() if not one.is_symlink()]) == 1

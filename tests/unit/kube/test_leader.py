@@ -162,3 +162,21 @@ async def test_a_leaders_request_ends_before_another_can_lead():
         await write("GET", "/x", seconds=1.0)
         assert asked.pop()[1] == 1.0
         task.cancel()
+
+
+@pytest.mark.parametrize("answer", [{}, {"kind": "Status", "metadata": {}}, {"metadata": None}])
+async def test_an_answer_that_is_no_lease_ends_no_program(answer):
+    """What stands before an apiserver that is away may say 200; Envoys are served all the same."""
+    asked = []
+
+    async def call(method, path, body=None, **more):
+        asked.append(method)
+        return answer
+
+    leadership = Leadership(call, "system", "a", terms=Terms(lease=0.15, renew=0.1, retry=0.01))
+    task = asyncio.create_task(leadership.run())
+    await wait_until(lambda: len(asked) > 2 or task.done())
+    assert not task.done()
+    assert not leadership.held
+    task.cancel()
+    await asyncio.wait([task])
