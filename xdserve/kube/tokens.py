@@ -44,6 +44,8 @@ _WAITING_OF_ONE = 100
 _REMEMBERED = 20_000
 _REMEMBERED_BAD = 5_000
 _LONGEST = 16 << 10
+_NEVER = 1e15
+"""Seconds since 1970 that no token is good for; a number of JSON can be larger than any of a clock."""
 _PREFIX = "system:serviceaccount:"
 
 GatewayOf = Callable[[str, str], str | None]
@@ -219,7 +221,7 @@ class TokenReviews:
         listed = [audiences] if isinstance(audiences, str) else audiences
         if not isinstance(listed, list) or self._audience not in listed:
             return None
-        if isinstance(expires, bool) or not isinstance(expires, int | float) or not expires > self._now():
+        if isinstance(expires, bool) or not isinstance(expires, int | float) or not self._now() < expires < _NEVER:
             return None
         account = _account(claims.get("sub"))
         return _Claim(account, float(expires)) if account else None

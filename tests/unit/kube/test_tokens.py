@@ -312,3 +312,13 @@ async def test_a_review_that_nobody_waits_for_any_more_ends(apiserver, reviews, 
         await reviews.identify(peer(token(salt="new")))
     assert await reviews.identify(peer(token())) == {"models/iris"}  # good before, and the apiserver says nothing
     assert not reviews._asked
+
+
+@pytest.mark.parametrize("exp", ["1" + "0" * 400, "1e999", "1e300", "-1", "NaN", "true", '"soon"'])
+async def test_an_end_that_no_clock_reaches_is_none(apiserver, reviews, exp):
+    """A stranger's token, which is told so and counted as one."""
+    claims = f'{{"aud": "xdserve", "sub": "{IRIS}", "exp": {exp}}}'
+    parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in ("{}", claims, "signature")]
+    with pytest.raises(Denied):
+        await reviews.identify(peer(".".join(parts)))
+    assert not apiserver.asked
