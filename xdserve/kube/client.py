@@ -92,8 +92,14 @@ async def read(place: Place) -> Configuration:
         configuration.client_session_kwargs = {"trust_env": False}  # no proxy reaches this machine's own address
     key = configuration.api_key.get("BearerToken")
     if key is not None:
-        configuration.api_key["BearerToken"] = key.strip()
+        configuration.api_key["BearerToken"] = _in_a_header(key.strip(), place)
     return configuration
+
+
+def _in_a_header(token: str, place: Place) -> str:
+    if not token.isprintable():
+        raise ClusterUnknown(f"{place}: the token is more than one line, or has control characters in it")
+    return token
 
 
 def _read_account(configuration: Configuration) -> None:

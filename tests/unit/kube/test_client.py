@@ -171,3 +171,18 @@ async def test_another_authority_is_taken_without_a_restart(pod: Path):
     await client.reread()
     assert client.rest_client is not before
     await client.close()
+
+
+async def test_a_token_that_fits_into_no_header_is_one_line_and_the_last_good_one_stays(pod: Path):
+    """Each request would fail else, in a way that ends the program."""
+    time = [0.0]
+    client = await connect(now=lambda: time[0])
+    before = await token(client)
+    (pod / "token").write_text("one\ntwo\n")
+    time[0] += module.REREAD + 1
+    assert await token(client) == before
+    assert client.refused
+    assert "the token is more than one line" in client.refused
+    await client.close()
+    with pytest.raises(ClusterUnknown, match="more than one line"):
+        await connect()
