@@ -10,6 +10,8 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import ConfigException
 
+from xdserve.kube.course import LONGEST_ASKED
+
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
@@ -104,4 +106,5 @@ def _said(data: bytes) -> str:
 
 
 def _seconds(header: str | None) -> float:
-    return float(header) if header and header.isdigit() else 0.0
+    """Not longer than a reflector waits: what stands before an apiserver may ask for a day of silence."""
+    return min(float(header), LONGEST_ASKED) if header and header.isdecimal() else 0.0

@@ -10,11 +10,11 @@ from kubernetes.aio.client import ApiClient, Configuration
 from xdserve.kube.calls import CallError, Calls
 
 
-async def ask(status, body):
+async def ask(status, body, headers=None):
     """What becomes of a request that gets this answer."""
 
     async def answer(_):
-        return web.Response(status=status, body=body)
+        return web.Response(status=status, body=body, headers=headers)
 
     app = web.Application()
     app.router.add_get("/there", answer)
@@ -42,3 +42,11 @@ async def test_a_refusal_has_its_status_and_its_words():
     with pytest.raises(CallError, match="409: it has changed") as raised:
         await ask(409, b'{"kind": "Status", "message": "it has changed"}')
     assert raised.value.status == 409
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("7", 7), ("86400", 120), ("9" * 400, 120), ("soon", 0), ("\u00b2", 0)])
+async def test_who_asks_to_wait_is_heard_for_minutes_and_not_for_days(asked, seconds):
+    """Nothing would be written all day, and nothing would say why."""
+    with pytest.raises(CallError) as raised:
+        await ask(503, b"maintenance", {"Retry-After": asked})
+    assert raised.value.retry_after == seconds
