@@ -145,10 +145,15 @@ def _version(document: Mapping[str, Any]) -> str:
 
 def essence(document: Mapping[str, Any]) -> dict[str, Any]:
     """What a source is to keep of a document, for `patch`: who it is, what its status says, what a policy targets."""
-    metadata, status, spec = document["metadata"], document.get("status") or {}, document.get("spec") or {}
+    metadata, status, spec = (_fields(document.get(name)) for name in ("metadata", "status", "spec"))
     kept = ("name", "namespace", "uid", "resourceVersion", "generation")
     return {
         "metadata": {key: metadata[key] for key in kept if key in metadata},
         "spec": {key: spec[key] for key in ("targetRef",) if key in spec},
         "status": {key: status[key] for key in ("conditions", "ancestors") if key in status},
     }
+
+
+def _fields(found: object) -> Mapping[str, Any]:
+    """Those of an object; where something else is, as a CRD without a schema allows, there are none."""
+    return found if isinstance(found, Mapping) else {}

@@ -123,3 +123,15 @@ def test_who_writes_to_an_object_is_told_of_what_the_feed_is_not():
     assert held.broken == set()
     list(held.upserted(ONE, bad("a")))
     assert held.broken == {policy_ref("a")}
+
+
+@pytest.mark.parametrize("field", ["status", "spec"])
+@pytest.mark.parametrize("value", ["conditions, targetRef", 7, True, [1]])
+def test_what_stands_where_fields_should_be_harms_nobody_else(field: str, value: object):
+    """A CRD without a schema lets anything in; one object must not end the program for all."""
+    metadata = {"name": "iris", "namespace": "models", "resourceVersion": "1"}
+    found = understand(
+        {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": metadata, field: value}
+    )
+    assert found is not None
+    assert found.essence == {"metadata": metadata, "spec": {}, "status": {}}
