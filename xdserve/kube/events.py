@@ -154,8 +154,7 @@ class Recorder:
     async def run(self) -> None:
         """Write what is told, until cancelled."""
         while True:
-            await self._woken.wait()
-            self._woken.clear()
+            await self._wait()
             while name := next((one for one in self._waiting if self._due(one)), None):
                 if not self._held():
                     self.clear()
@@ -163,8 +162,15 @@ class Recorder:
                 del self._waiting[name]
                 await self._write(name, self._known[name])
                 await asyncio.sleep(1 / PER_SECOND)
-            if self._waiting:
-                asyncio.get_running_loop().call_later(1.0, self._woken.set)
+
+    async def _wait(self) -> None:
+        """Until something is told; for what waits to be counted, it is looked each second."""
+        try:
+            async with asyncio.timeout(1.0 if self._waiting else None):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        self._woken.clear()
 
     def _due(self, name: str) -> bool:
         known = self._known[name]
@@ -245,7 +251,7 @@ class Recorder:
 def _name(ref: Ref, document: Mapping[str, Any], found: Occurrence) -> str:
     """The same for the same thing, so that a new leader goes on counting where the old one was."""
     told = "\0".join((document["metadata"].get("uid", ""), ref.kind, *found))
-    return f"{ref.name[:200]}.{blake2b(told.encode(), digest_size=8).hexdigest()}"
+    return f"{ref.name[:200].rstrip('-.')}.{blake2b(told.encode(), digest_size=8).hexdigest()}"
 
 
 def _bounded(note: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import SystemRandom
@@ -156,9 +156,8 @@ class StatusWriter:
                 await asyncio.sleep(0.02)
                 continue
             taken = self._schedule.take(self._clock(), BATCH)
-            judged = dict(self._judge.judge(taken))
-            for ref in taken:
-                await self._guarded(ref, judged.get(ref))
+            for ref, judgement in self._judged(taken).items():
+                await self._guarded(ref, judgement)
             await asyncio.sleep(0)
 
     async def _wait(self) -> None:
@@ -178,10 +177,23 @@ class StatusWriter:
         """A fault of ours costs one object its status, and nobody else anything."""
         try:
             await self._look(ref, judgement)
-        except Exception:
-            self.failures += 1
-            logger.exception("a status cannot be made", object=str(ref))
-            self._later(ref, self._past.setdefault(ref, _Past()), 10)
+        except Exception as error:  # noqa: BLE001 - any, so that it harms one object; it is told
+            self._fault(ref, error)
+
+    def _fault(self, ref: Ref, error: Exception) -> None:
+        self.failures += 1
+        logger.error("a status cannot be made", object=str(ref), exc_info=error)
+        self._later(ref, self._past.setdefault(ref, _Past()), 10)
+
+    def _judged(self, refs: Sequence[Ref]) -> dict[Ref, Judgement | None]:
+        """All together, which is cheaper; each by itself where that fails. Without those that cannot be judged."""
+        try:
+            return dict.fromkeys(refs) | dict(self._judge.judge(refs))
+        except Exception as error:  # noqa: BLE001 - as above
+            if len(refs) == 1:
+                self._fault(refs[0], error)
+                return {}
+            return {ref: found for one in refs for ref, found in self._judged([one]).items()}
 
     async def _look(self, ref: Ref, judgement: Judgement | None) -> None:
         past = self._past.setdefault(ref, _Past())

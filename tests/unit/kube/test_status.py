@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.wait import wait_until
 from translator.objects.ref import KSERVE, XDSERVE, Ref
 from xdserve.conditions import GATEWAY_PROGRAMMED, Delivery, Progress, Refused, Verdict
-from xdserve.kube.events import occurrences, remembered
+from xdserve.judge import Judgement, Voice
+from xdserve.kube import events
+from xdserve.kube.events import Occurrence, Recorder, occurrences, remembered
 from xdserve.kube.patches import essence
 from xdserve.kube.reports import Unreadable, packed, unpacked
 from xdserve.kube.schedule import Budget, Schedule
+from xdserve.kube.status import StatusWriter
 from xdserve.ledger import Entry
 
 POLICY = Ref(XDSERVE, "TrafficPolicy", "models", "iris")
@@ -113,3 +119,63 @@ def test_a_report_is_read_as_it_was_written(report):
 def test_what_is_no_report_is_told_to_be_none(text):
     with pytest.raises(Unreadable):
         unpacked(text)
+
+
+async def test_an_event_that_waits_to_be_counted_costs_one_look_a_second(monkeypatch):
+    """However many others are told meanwhile."""
+    monkeypatch.setattr(events, "PER_SECOND", 10_000.0)
+    written = []
+
+    async def call(method, path, body=None, **more):
+        written.append(path)
+        return {}
+
+    recorder, document = Recorder(call, "a"), {"metadata": {"uid": "u"}}
+    task = asyncio.create_task(recorder.run())
+    flaps, others = POLICY, [POLICY._replace(name=f"iris-{number}") for number in range(50)]
+    recorder.tell(flaps, document, Occurrence("Warning", "Rejected", "again"))
+    await wait_until(lambda: recorder.written == 1)
+    recorder.tell(flaps, document, Occurrence("Warning", "Rejected", "again"))
+    for number, one in enumerate(others):
+        recorder.tell(one, document, Occurrence("Warning", "Rejected", "one"))
+        await wait_until(lambda wanted=number + 2: recorder.written == wanted)
+    timers = asyncio.get_running_loop()._scheduled
+    assert len([one for one in timers if not one.cancelled()]) < 5
+    task.cancel()
+    await asyncio.wait([task])
+
+
+class Faulty:
+    """A judge that fails of one object."""
+
+    def refs(self):
+        return [POLICY, POLICY._replace(name="wine"), POLICY._replace(name="rose")]
+
+    def judge(self, refs):
+        for ref in refs:
+            if ref == POLICY:
+                raise ValueError("a fault of ours")
+            yield ref, Judgement((), Voice.SPEAKS)
+
+    def elsewhere(self, target):
+        return False
+
+
+async def test_an_object_that_cannot_be_judged_harms_no_other():
+    looked = []
+
+    class Leads:
+        held = True
+
+        async def changes(self):
+            yield True
+            await asyncio.Event().wait()
+
+    writer = StatusWriter(None, Faulty(), lambda ref: looked.append(ref.name), Leads(), Recorder(None, "a"))
+    task = asyncio.create_task(writer.run())
+    await wait_until(lambda: {"wine", "rose"} <= set(looked) or task.done())
+    assert not task.done()
+    assert writer.failures == 1
+    assert "iris" not in looked
+    task.cancel()
+    await asyncio.wait([task])
