@@ -120,7 +120,7 @@ class Provisioner:
     @property
     def applied(self) -> int:
         """Of these, the ones that the cluster has as they are wanted; 0 where another replica leads."""
-        return len(self._maker.done)
+        return 0 if self._look_at is None else len(self._maker.done)
 
     # -- What is wanted ------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Provisioner:
             for known in (self._maker, self._kept, self._schedule):
                 known.clear()  # another may have written meanwhile
             self._look_at = self._clock() if leads else None
-            self._looks = 0
+            self._looks = self._failed_looks = 0
             if not leads:
                 self._say_nothing()
             self._woken.set()
@@ -311,8 +311,8 @@ class Provisioner:
             logger.error("provisioning failed", target=str(target), exc_info=error)
 
     def _say(self, target: Ref, trouble: str | None) -> None:
-        if self.errors.get(target) == trouble:
-            return
+        if self.errors.get(target) == trouble or (trouble and self._look_at is None):
+            return  # a request may fail when another leads already, who tells what is so then
         if trouble is None:
             del self.errors[target]
         else:

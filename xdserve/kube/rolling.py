@@ -102,6 +102,8 @@ class Roller:
         if target not in self._rolls:
             return
         found = await self._parts.get(deployment)
+        if target not in self._rolls:
+            return  # another replica leads by now
         if found is not None:
             self._rolls.came(target, (found.get("status") or {}).get("updatedReplicas", 0), self._clock())
         if found is None or rolled(found) or self._rolls.over(target, self._change, self._clock()):

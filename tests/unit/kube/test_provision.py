@@ -316,3 +316,68 @@ async def test_of_what_is_listed_only_that_is_held_which_is_compared(apiserver, 
         assert {name: found[name] for name in found.keys() & {"spec"}} == {
             name: whole[name] for name in whole.keys() & {"spec"}
         }
+
+
+class Turns:
+    """Leads as it is told."""
+
+    def __init__(self):
+        self.held, self._turn = True, asyncio.Event()
+
+    async def changes(self):
+        yield True
+        while True:
+            await self._turn.wait()
+            self._turn.clear()
+            yield self.held
+
+    def turn(self, *, held):
+        self.held = held
+        self._turn.set()
+
+
+async def test_who_leads_no_more_tells_nothing_of_what_fails_then():
+    """Another tells what is so; nothing would ever take these words back here."""
+    apiserver, leads, told, (ref, wanted) = Apiserver(), Turns(), [], target("iris")
+    made = Provisioner(apiserver, DEPLOYING, leads, readable=lambda _: True, told=told.append)
+    made.want(ref, wanted)
+    answer = asyncio.Event()
+
+    async def late(method, path, body=None, **rest):
+        if method != "PATCH":
+            return await apiserver(method, path, body, **rest)
+        asked.append(path)
+        await answer.wait()
+        raise CallError(0, "no answer in time")
+
+    asked = []
+    made._parts._call = late
+    task = asyncio.create_task(made.run())
+    await wait_until(lambda: asked)
+    leads.turn(held=False)
+    await wait_until(lambda: made._look_at is None)
+    answer.set()
+    await wait_until(lambda: made.failures)
+    assert (made.errors, told, made.applied) == ({}, [], 0)
+    made._parts._call = apiserver
+    leads.turn(held=True)
+    await wait_until(lambda: made.applied == 1)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_each_time_it_leads_what_cannot_be_listed_is_made_all_the_same():
+    """A role is missing, say: what is wanted is made, though nothing is mended."""
+    apiserver, leads = Apiserver(), Turns()
+    apiserver._page = lambda *_: (_ for _ in ()).throw(CallError(403, "forbidden"))
+    made = Provisioner(apiserver, DEPLOYING, leads, readable=lambda _: True)
+    made.want(*target("iris"))
+    task = asyncio.create_task(made.run())
+    await wait_until(lambda: made.applied == 1)
+    leads.turn(held=False)
+    await wait_until(lambda: made._look_at is None)
+    apiserver.objects.clear()
+    leads.turn(held=True)
+    await wait_until(lambda: len(apiserver.objects) == len(KINDS))
+    task.cancel()
+    await asyncio.wait([task])
