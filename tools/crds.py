@@ -44,13 +44,18 @@ def rules(*each: Schema) -> Schema:
     return {"x-kubernetes-validations": list(each)}
 
 
-def unless_expression(pattern: str) -> list[Schema]:
-    """``value`` fits the pattern, or is a regular expression. No CEL: over all conditions it would cost too much."""
+def unless_expression(pattern: str, *, never: str | None = None) -> list[Schema]:
+    """``value`` fits the pattern and not another, or is a regular expression.
+
+    No CEL: over all conditions it would cost too much.
+    """
     expression = {"properties": {"type": {"enum": ["RegularExpression"]}}}
-    return [expression, {"properties": {"value": {"pattern": pattern}}}]
+    excluded = {"not": {"pattern": never}} if never else {}
+    return [expression, {"properties": {"value": {"pattern": pattern, **excluded}}}]
 
 
 TEXT = r"^[^\x00-\x1f\x7f]*$"
+NORMALISED_AWAY = r"//|/(\.|%2[eE]){1,2}(/|$)|%(2[fF]|5[cC]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA])"
 LABEL = r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?"
 BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 GROUP_OF_KIND = {
@@ -117,9 +122,13 @@ CHECKS: dict[str, Schema] = {
             ),
         ),
     },
+    "matches.QueryParamMatch._stands_in_a_url": {
+        "properties": {"name": {"pattern": r"^[^\x00-\x20\x7f&#=]*$"}, "value": {"maxLength": 4096}},
+        "anyOf": unless_expression(r"^[^\x00-\x20\x7f&#]*$"),
+    },
     "matches.PathMatch._value_fits_type": {
         "properties": {"value": {"maxLength": 1024}},
-        "anyOf": unless_expression(r"^[^\x00-\x20\x7f?#]*$"),
+        "anyOf": unless_expression(r"^[^\x00-\x20\x7f-\x{10ffff}?#\\]*$", never=NORMALISED_AWAY),
         **rules(
             rule("self.type == 'RegularExpression' || self.value.startsWith('/')", "a path starts with /", "value"),
         ),

@@ -195,6 +195,12 @@ REFUSED = [
     (f"{PATH}.value", "v1"),
     (f"{PATH}.value", "/a b"),
     (f"{PATH}.value", "/a?b"),
+    (f"{PATH}.value", "/a//b"),
+    (f"{PATH}.value", "/modèle"),
+    (f"{PATH}.value", "/%2e%2E/a"),
+    (f"{PATH}.value", "/a\\b"),
+    ("rules.0.matches.0.queryParams.0.name", "a b"),
+    ("rules.0.matches.0.queryParams.0.value", "x y"),
     (f"{PATH}.value", "/" * 1025),
     (f"{PATH}.type", "Glob"),
     ("router.modelRef", "a b"),
@@ -283,7 +289,7 @@ def test_messages_say_what_to_do():
 
 TEXTS = [
     "", "a", "iris", "v2", "A", "x-tester", "Host", "x-envoy-a", "a_b", "a b", "a\n", "é", "a.b", "*.A.b", "1.2.3.4",
-    "1.2.3.400", "01.2.3.4", "::1", "0s", "5m", "1h30m", "0h0ms", "100000s", "1s1s1s1s1s", "/", "/a", "/a?b", "/a b",
+    "1.2.3.400", "01.2.3.4", "::1", "0s", "5m", "1h30m", "0h0ms", "100000s", "1s1s1s1s1s", "/", "/a", "/a?b", "/a b", "/a//b", "/a/./b", "/%41", "a&b",
     "/é", "[", "a|b", ".*", "a" * 63, "a" * 64, "a" * 256, "a" * 257, "/" * 1025, "x" * 4097, "serving.kserve.io",
 ]  # fmt: skip
 NUMBERS = [-1, 0, 1, 7, 8, 80, 65535, 65536, 1_000_000, 1_000_001, 0.5]

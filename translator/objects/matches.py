@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal, NoReturn, Self
 
 from pydantic import Field, model_validator
 
 from translator.objects.base import Many, OurModel
 from translator.objects.cookies import within_value
-from translator.objects.errors import shorten
+from translator.objects.errors import shorten, show
 from translator.objects.fields import CookieName, HeaderName, QueryName, expression_problem, is_text
 from translator.objects.refusal import Refusal, refuse_at
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+
+# Gateways normalise paths: dots, double slashes and backslashes are resolved, letters and digits decoded, %2F and %5C
+# answered with a redirect (tried). What is no ASCII comes as %XX.
+_NORMALISED_AWAY = re.compile(
+    r"//|/(?:\.|%2e){1,2}(?:/|\Z)|\\|[^\x00-\x7f]|%(?:2f|5c|3[0-9]|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE
+)
+
+_PARTS_OF_QUERY = frozenset("&# ")
 
 _LONGEST_VALUE = 4096
 _PER_CONDITION = 64
@@ -67,10 +76,18 @@ class CookieMatch(ValueMatch):
 
 
 class QueryParamMatch(ValueMatch):
-    """``name`` is compared as it is."""
+    """Name and value are compared as they stand in the URL: gateways decode neither."""
 
     name: QueryName
-    """The parameter's name."""
+    """The parameter's name; name and value as they stand in the URL, where a blank is `%20` or `+`."""
+
+    @model_validator(mode="after")
+    def _stands_in_a_url(self) -> Self:
+        if not _PARTS_OF_QUERY.isdisjoint(self.name) or "=" in self.name:
+            refuse_at(Refusal(("name",), self.name, "a name as it stands in a URL: no &, #, = and blank"))
+        if self.type in {"Exact", "Prefix"} and not _PARTS_OF_QUERY.isdisjoint(self.value or ""):
+            _refuse_value("what stands so in a URL: no &, #, and for a blank %20 or +", "a string")
+        return self
 
 
 class PathMatch(OurModel):
@@ -79,7 +96,8 @@ class PathMatch(OurModel):
     type: Literal["PathPrefix", "Exact", "RegularExpression"] = "PathPrefix"
     """How the path is compared; a prefix counts whole elements, a regular expression (RE2) matches the whole path."""
     value: str
-    """The path, without the query."""
+    """The path, without the query; as gateways see it: normalised, without `//`, `/./` and `/../`, and all that is no
+    ASCII as `%XX`."""
 
     @model_validator(mode="after")
     def _value_fits_type(self) -> Self:
@@ -89,6 +107,9 @@ class PathMatch(OurModel):
             refuse_at(Refusal(("value",), self.value, "a path that starts with /, at most 1024 characters"))
         elif not is_text(self.value) or any(character in self.value for character in "?# "):
             refuse_at(Refusal(("value",), self.value, "a path without ?, #, spaces and control characters"))
+        elif never := _NORMALISED_AWAY.search(self.value):
+            allowed = f"a path as gateways normalise it: none has {show(never[0])}"
+            refuse_at(Refusal(("value",), self.value, allowed))
         return self
 
 

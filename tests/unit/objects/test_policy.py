@@ -164,6 +164,16 @@ HIDDEN_EXPRESSION = (
         ("path", {"value": "/a?b"}, None),
         ("path", {"value": "/a b"}, None),
         ("path", {"type": "Glob", "value": "/"}, None),
+        (
+            "path",
+            {"value": "/a//b"},
+            'path.value: found "/a//b", allowed a path as gateways normalise it: none has "//"',
+        ),
+        *(
+            ("path", {"type": kind, "value": value}, None)
+            for kind in ("Exact", "PathPrefix")
+            for value in ("//", "/./a", "/a/..", "/%2e%2E/a", "/a\\b", "/%41", "/a%2fb", "/a%5Cb", "/modèle")
+        ),
         ("path", {}, "path.value: found nothing, allowed a value"),
         (
             "path",
@@ -194,12 +204,27 @@ HIDDEN_EXPRESSION = (
         ("cookies", [{"name": "a=b", "value": "x"}], None),
         ("cookies", [{"name": "a", "value": "x\r\ny"}], None),
         ("queryParams", [{"name": "a\0", "value": "x"}], None),
+        ("queryParams", [{"name": "a b", "value": "x"}], None),
+        ("queryParams", [{"name": "a=b", "type": "Present"}], None),
+        (
+            "queryParams",
+            [{"name": "a", "value": "x y"}],
+            "queryParams[0].value: found a string, allowed what stands so in a URL: no &, #, and for a blank %20 or +",
+        ),
+        ("queryParams", [{"name": "a", "type": "Prefix", "value": "x&"}], None),
     ],
 )
 def test_a_match_that_cannot_be_is_refused(part: str, value: object, line: str | None):
     [found] = problems(changed(POLICY, f"{MATCH}.{part}", value))
     assert found.startswith(f"{IN_MATCH}.{part}")
     assert line is None or found == f"{IN_MATCH}.{line}"
+
+
+@pytest.mark.parametrize(
+    "value", ["/", "/v1/", "/...", "/a/.b", "/mod%C3%A8le", "/a%2D", "/v1/models/a:predict", "/a|b"]
+)
+def test_a_path_that_requests_can_have_is_taken(value: str):
+    assert parse(changed(POLICY, f"{MATCH}.path", {"value": value})).spec.rules[0].matches[0].path.value == value
 
 
 def test_values_that_requests_are_compared_with_are_never_shown():
