@@ -25,6 +25,12 @@ users: [{{name: u, user: {{token: secret}}}}]
 """
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """What failed is tried again at once; how long it waits is tested with the course, which has no clock."""
+    monkeypatch.setattr(course, "FIRST_DELAY", 0.01)
+
+
 def named(name, version="5"):
     return {"metadata": {"name": name, "namespace": "models", "resourceVersion": version}}
 
