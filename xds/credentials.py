@@ -126,18 +126,28 @@ class Credentials:
         key: PEM file: its private key, not encrypted.
         client_ca: PEM file: authorities of client certificates.
         report: is told of reloads and of files that cannot be used.
+        begun: is called for each handshake as it begins, in a thread of gRPC, which says of none how it ends.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file does not hold what it should, or certificate and key do not fit each other.
     """
 
-    def __init__(self, *, certificate: Path, key: Path, client_ca: Path | None = None, report: Report = _log) -> None:
+    def __init__(
+        self,
+        *,
+        certificate: Path,
+        key: Path,
+        client_ca: Path | None = None,
+        report: Report = _log,
+        begun: Callable[[], None] = lambda: None,
+    ) -> None:
         paths = (certificate, key) if client_ca is None else (certificate, key, client_ca)
         self.mutual = client_ca is not None
         """Whether clients must show a certificate."""
         self._files = _Files(paths, lambda contents: _checked(paths, contents), report)
         self._used = self._files.value()
+        self._begun = begun
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """For `grpc.aio.Server.add_secure_port`; looks at the files at each handshake."""
@@ -149,6 +159,7 @@ class Credentials:
         With mutual TLS it is new each time, which costs nothing that can be measured: within one configuration a client
         resumes its session for two days without its certificate being looked at, though that may have expired.
         """
+        self._begun()
         now = self._files.value()
         if now is self._used and not self.mutual:
             return None

@@ -204,7 +204,8 @@ class Program:
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         failed = self._metrics.credential_failures.inc
-        return entrance.credentials(self._settings, failed, self._around.certificate())
+        begun = self._metrics.tls_handshakes.inc
+        return entrance.credentials(self._settings, failed, self._around.certificate(), begun=begun)
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Work until told to stop, or until a part of the program fails, which ends it."""

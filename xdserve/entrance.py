@@ -38,7 +38,11 @@ def limits(settings: Settings) -> Limits:
 
 
 def credentials(
-    settings: Settings, failed: Callable[[], None] = _nothing, pair: tuple[Path, Path] | None = None
+    settings: Settings,
+    failed: Callable[[], None] = _nothing,
+    pair: tuple[Path, Path] | None = None,
+    *,
+    begun: Callable[[], None] = _nothing,
 ) -> grpc.ServerCredentials | None:
     """TLS, read again when its files change; None for plain text. `failed` is called when they cannot be used then.
 
@@ -46,6 +50,7 @@ def credentials(
         settings: have a certificate and its key, or not.
         failed: see above.
         pair: certificate and key that stand instead of those.
+        begun: is called for each handshake as it begins, whatever becomes of it.
 
     Raises:
         EntranceError: a file cannot be used.
@@ -59,6 +64,7 @@ def credentials(
             key=key,
             client_ca=settings.xds_client_ca,
             report=_report(failed),
+            begun=begun,
         )
     except (OSError, ValueError) as error:
         raise EntranceError(str(error)) from error

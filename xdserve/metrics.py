@@ -132,6 +132,9 @@ class Metrics:
         self.credential_failures = self._counter(
             "credential_failures", "Changes of certificates, keys or tokens that could not be used; the last good stay"
         )
+        self.tls_handshakes = self._counter(
+            "tls_handshakes", "TLS handshakes begun on the xDS port, also those that fail"
+        )
         self.store_failures = self.count("store_failures", "Writes of last good versions that failed")
 
     def render(self) -> bytes:

@@ -26,7 +26,7 @@ async def knock(port, **how):
 
 
 @pytest.mark.parametrize("asked", [None, "INFO"])
-async def test_a_failed_handshake_leaves_no_line_that_is_none_of_the_log(tmp_path, monkeypatch, asked):
+async def test_a_failed_handshake_is_counted_and_leaves_no_line_that_is_none_of_the_log(tmp_path, monkeypatch, asked):
     """Unless the user asks for what gRPC itself has to say."""
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
     if asked:
@@ -40,6 +40,8 @@ async def test_a_failed_handshake_leaves_no_line_that_is_none_of_the_log(tmp_pat
         stranger = ssl.create_default_context(cadata=Authority("other").certificate.decode())
         for how in ({}, {"ssl": stranger, "server_hostname": "localhost"}):
             await knock(serve.port, **how)
+        assert await serve.metric("tls_handshakes_total") == {"": 2}
+        assert not await serve.metric("streams_total")
         if asked:
             await wait_until(lambda: "ssl_transport_security" in serve.child.log.read_text(), 10, "gRPC's own lines")
         else:

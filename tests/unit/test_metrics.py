@@ -46,6 +46,7 @@ def test_every_series_is_there_from_the_start() -> None:
         "gateways", "services", "connected_envoys", "errors", "edits_total", "planned_services_total",
         "encoded_assignments_total", "plan_failures_total", "plan_seconds_count",
         "quarantined_total", "unknown_types_total", "store_failures_total", "credential_failures_total",
+        "tls_handshakes_total",
     ):  # fmt: skip
         assert found[f"xdserve_{name}"] == [{}]
     assert len(found["xdserve_ack_seconds_count"]) == len(types)
