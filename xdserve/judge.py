@@ -38,6 +38,7 @@ from xdserve.pipeline import TARGET_KINDS, Pipeline
 from xdserve.rejections import Rejections
 
 NOT_IN_FORCE, LAST_VALID = ", so not in force", "; the last valid one stays in force"
+BUT_THAT = "; all but that is in force"
 
 SHOWN_KINDS = TARGET_KINDS | {TrafficPolicy.KIND, ServiceGateway.KIND}
 
@@ -198,7 +199,7 @@ class Judge:
             return found
         rejected = against(entries.get(ref, ()), Condition.ACCEPTED)
         if rejected and ref != target:
-            return PENDING, NOT_ACCEPTED + (LAST_VALID if self._in_force(ref, target) else NOT_IN_FORCE)
+            return PENDING, NOT_ACCEPTED + self._still(ref, target, entries[ref])
         if own is None:
             return rejected or (NO_GATEWAY, f"{target} has no gateway")
         return programmed(gateway, own, others, self._hint(target))
@@ -211,6 +212,16 @@ class Judge:
             case False:
                 return "; none is made for it"
         return ""
+
+    def _still(self, ref: Ref, target: Ref, told: Iterable[Entry]) -> str:
+        """What is served of an object that is not accepted.
+
+        A ServiceGateway that can be read is served as it is now, without the hosts that planning refuses.
+        """
+        if not self._in_force(ref, target):
+            return NOT_IN_FORCE
+        readable = all(one.place is None for one in told if one.condition is Condition.ACCEPTED)
+        return BUT_THAT if ref.kind == ServiceGateway.KIND and readable else LAST_VALID
 
     def _in_force(self, ref: Ref, target: Ref) -> bool:
         """Whether a valid state of a policy or ServiceGateway is served."""

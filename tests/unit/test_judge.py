@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.support.documents import backend, isvc, policy, split, to_service
+from tests.support.documents import backend, entrance, isvc, policy, split, to_service
 from translator.objects import Ref, parse
 from translator.planners.options import Options
 from xds.server import Server
@@ -179,6 +179,16 @@ def test_an_invalid_policy_says_whether_a_valid_one_is_served(program):
     other = program.said(POLICY._replace(name="other"))
     assert other["Accepted"][1] == "Conflicted"
     assert other["Programmed"][2] == "not accepted (see Accepted), so not in force"
+
+
+def test_a_gateway_without_a_host_that_it_may_not_have_is_in_force_for_the_rest(program):
+    gateway = Ref("xdserve.io", "ServiceGateway", "models", "iris")
+    program.put(entrance(9090, hosts=["a.example.org"]))
+    assert program.said(gateway)["Accepted"][1] == "Invalid"
+    assert program.said(gateway)["Programmed"][2] == "not accepted (see Accepted); all but that is in force"
+    unreadable = Entry(Place("a.yaml", 1), gateway, "spec.port", "Invalid", "found 0, allowed 1..65535")
+    program.ledger.say("source", [unreadable])
+    assert program.said(gateway)["Programmed"][2] == "not accepted (see Accepted); the last valid one stays in force"
 
 
 def test_replicas_of_another_version_make_a_gateway_wait_apart(program):
