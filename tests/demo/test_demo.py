@@ -192,6 +192,14 @@ def test_one_scenario_can_be_played_alone(tmp_path):
     assert [step["name"] for step in json.loads(file.read_text())["steps"]] == ["router's limit"]
 
 
+def test_a_disk_that_fills_up_meanwhile_is_one_line_after_the_table():
+    done = subprocess.run(
+        [*DEMO, "--seconds", "0.1", "--scenario", "canary", "--json", "/dev/full"], **PIPES, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "xdserve demo: /dev/full: No space left on device\n")
+    assert "canary 90/10" in done.stdout
+
+
 def test_a_scenario_that_there_is_not_is_one_line_that_names_all(capfd):
     assert cli.main(["demo", "--scenario", "nothing"]) == 2
     (line,) = capfd.readouterr().err.splitlines()

@@ -53,6 +53,13 @@ def test_the_table_has_a_row_a_step(console):
     assert [row.split("│")[-2].strip() for row in rows] == ["yes", "NO"]
 
 
+def test_the_table_shows_the_words_of_others_as_they_are(console):
+    console.print(table([dataclasses.replace(STEP, expected="[/ready] is 200", seen="metadata.labels[app] refused")]))
+    text = console.file.getvalue()
+    assert "[/ready] is 200" in text
+    assert "metadata.labels[app] refused" in text
+
+
 def test_the_figures_are_json_with_shares_and_intervals(tmp_path):
     write(tmp_path / "figures.json", [STEP, LOST], 3.0)
     figures = json.loads((tmp_path / "figures.json").read_text())

@@ -133,7 +133,9 @@ def table(steps: Sequence[Step]) -> Table:
         result.add_column(name, justify="right" if name in {"requests", "failed"} else "left", overflow="fold")
     for step in steps:
         verdict = Text("yes", style="green") if step.held else Text("NO", style="bold red")
-        result.add_row(step.name, step.expected, step.seen, str(step.requests), str(step.failed), verdict)
+        # Texts: rich would take what stands in brackets, as in the words of kubectl and Envoy, for markup.
+        cells = (step.name, step.expected, step.seen, str(step.requests), str(step.failed))
+        result.add_row(*map(Text, cells), verdict)
     return result
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 from aiohttp import ClientError
@@ -65,8 +65,14 @@ def _check_writable(file: Path | None) -> None:
     """Say now, rather than after the run, that the figures cannot be written."""
     if file is None:
         return
-    try:
+    with _named(file):
         file.open("a").close()
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CannotWriteError(f"{file}: {error.strerror}") from error
 
@@ -80,7 +86,8 @@ async def _play(options: Options, console: Console, *, plain: bool) -> int:
             done = await _steps(Play(stage=stage, reporter=reporter, seconds=options.seconds), names)
         console.print(table(done))
         if options.json is not None:
-            write(options.json, done, options.seconds)
+            with _named(options.json):
+                write(options.json, done, options.seconds)
         if options.keep:
             await _keep(stage, console)
     return 0 if all(step.held for step in done) else 1
