@@ -1,7 +1,7 @@
 """Every name of an Envoy resource, by identity and never by a hash of settings; and of what is made on Kubernetes.
 
 A name says who a thing is, so that changing what it does changes one resource in place. Services are
-``<namespace>/<name>``; every name made here holds a slash, so that none meets a name of the bootstrap.
+``<namespace>/<name>``; every name of a resource holds a slash, so that none meets a name of the bootstrap.
 """
 
 from __future__ import annotations

@@ -193,6 +193,8 @@ class Provisioner:
             try:
                 await self._turn()
             except* Lost:
+                if self._look_at is not None:
+                    self._look_at = self._clock()  # if it leads again, what it began is not known
                 await asyncio.sleep(0)
             await self._rest()
 
@@ -210,15 +212,20 @@ class Provisioner:
                     tasks.create_task(self._provision(target))
 
     async def _rest(self) -> None:
-        leads = self._leadership.held and self._look_at is not None
-        due = (self._look_at or 0.0) - self._clock()
-        marked = self._schedule.wait(self._clock())
-        seconds = min(due, due if marked is None else marked) if leads else None
         try:
-            async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
+            async with asyncio.timeout(self._due()):
                 await self._woken.wait()
         except TimeoutError:
             return
+
+    def _due(self) -> float | None:
+        """Seconds until there is something to do; None while another leads."""
+        if self._look_at is None:
+            return None
+        if not self._leadership.held:
+            return UNSETTLED_SECONDS  # it is told soon, unless it leads again before
+        looked, marked = self._look_at - self._clock(), self._schedule.wait(self._clock())
+        return max(0.0, looked if marked is None else min(looked, marked))
 
     # -- One gateway ---------------------------------------------------------------------------------------------
 

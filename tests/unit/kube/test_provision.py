@@ -381,3 +381,28 @@ async def test_each_time_it_leads_what_cannot_be_listed_is_made_all_the_same():
     await wait_until(lambda: len(apiserver.objects) == len(KINDS))
     task.cancel()
     await asyncio.wait([task])
+
+
+class Blinks(Always):
+    """Leads, but for a moment that is over before anybody is told: a renewal that came late."""
+
+    def __init__(self, moment):
+        self._asked, self._moment = 0, moment
+
+    @property
+    def held(self):
+        self._asked += 1
+        return self._asked != self._moment
+
+
+@pytest.mark.parametrize("moment", range(1, 16))
+async def test_a_moment_in_which_nobody_leads_leaves_nothing_undone(moment, monkeypatch):
+    monkeypatch.setattr(provision, "UNSETTLED_SECONDS", 0.01)
+    apiserver, (ref, wanted) = Apiserver(), target("iris")
+    made = Provisioner(apiserver, DEPLOYING, Blinks(moment), readable=lambda _: True)
+    made.want(ref, wanted)
+    task = asyncio.create_task(made.run())
+    await wait_until(lambda: made.applied == 1, seconds=5)
+    task.cancel()
+    await asyncio.wait([task])
+    assert len(apiserver.objects) == len(KINDS)

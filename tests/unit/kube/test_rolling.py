@@ -129,3 +129,20 @@ async def test_who_waits_keeps_its_bootstrap(apiserver, clock):
         changed = [data for data in apiserver.configs() if "19000" in str(data)]
         assert len(changed) == ROLLING
         assert len([data for data in apiserver.configs() if "18000" in str(data)]) == 5
+
+
+async def test_leadership_that_ends_while_pods_are_looked_at_is_no_fault():
+    """A fault would be told of the gateway, by who does not speak for it any more."""
+    ref, deployment = TARGETS[0][0], {"status": {"replicas": 3, "updatedReplicas": 1}}
+
+    class Slow:
+        async def get(self, _):
+            roller.clear()
+            return deployment
+
+    again = []
+    roller = rolling.Roller(Slow(), DEPLOYING, lambda: 0.0, lambda *asked: again.append(asked), lambda _: None)
+    roller.resume(ref, deployment)
+    again.clear()
+    await roller.follow(ref, deployment)
+    assert not again
