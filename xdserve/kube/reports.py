@@ -249,13 +249,21 @@ class Reporter:
         pauses = Pauses()
         while self._dirty:
             gateway = self._dirty.pop()
-            found = self._judge.delivery(gateway)
+            found = self._delivery(gateway)
             if found is None or (found.progress is Progress.ABSENT and not found.refused):
                 self._own.pop(gateway, None)
             else:
                 self._own[gateway] = found
             if pauses.due:
                 await pauses.take()
+
+    def _delivery(self, gateway: str) -> Delivery | None:
+        """A fault of ours costs one gateway its word, and no Envoy its stream."""
+        try:
+            return self._judge.delivery(gateway)
+        except Exception:
+            logger.exception("a gateway cannot be reported", gateway=gateway)
+            return None
 
     async def _write(self) -> None:
         self._beat += 1

@@ -15,7 +15,7 @@ from xdserve.judge import Judgement, Voice
 from xdserve.kube import events
 from xdserve.kube.events import Occurrence, Recorder, occurrences, remembered
 from xdserve.kube.patches import essence
-from xdserve.kube.reports import Unreadable, packed, unpacked
+from xdserve.kube.reports import Reporter, Unreadable, packed, unpacked
 from xdserve.kube.schedule import Budget, Schedule
 from xdserve.kube.status import StatusWriter
 from xdserve.ledger import Entry
@@ -177,5 +177,30 @@ async def test_an_object_that_cannot_be_judged_harms_no_other():
     assert not task.done()
     assert writer.failures == 1
     assert "iris" not in looked
+    task.cancel()
+    await asyncio.wait([task])
+
+
+class FaultyOfOne:
+    def gateways(self):
+        return ["models/iris", "models/wine"]
+
+    def delivery(self, gateway):
+        if gateway == "models/iris":
+            raise ValueError("a fault of ours")
+        return Delivery("digest", Progress.DONE)
+
+
+async def test_a_gateway_that_cannot_be_reported_harms_no_other():
+    written = []
+
+    async def call(method, path, body=None, **more):
+        written.append(body)
+        return {}
+
+    task = asyncio.create_task(Reporter(call, FaultyOfOne(), "system", "report").publish())
+    await wait_until(lambda: written or task.done())
+    assert not task.done()
+    assert unpacked(written[0]["data"]["report"]).keys() == {"models/wine"}
     task.cancel()
     await asyncio.wait([task])
