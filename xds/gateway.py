@@ -95,6 +95,7 @@ class Gateway:
     ) -> Session:
         """A stream came. `number` is unlike that of any other stream; `prefix` starts its nonces."""
         refusals = self._refusals.get(node_id) or self._remembered(node_id)
+        self._forget_outdated(refusals)
         session = Session(self.scope, self._terms, variant=variant, types=types, prefix=prefix, refusals=refusals)
         self._members[number] = Member(session, node_id, wake)
         return session
@@ -105,6 +106,20 @@ class Gateway:
         for type_, name, version in self.scope.refused_by(node_id):
             refusals.setdefault(type_, {}).setdefault(name, {})[version] = True
         return refusals
+
+    def _forget_outdated(self, refusals: Refusals) -> None:
+        """Of what cannot be sent any more nothing is remembered: a doubt about it would hold up what can."""
+        for type_, names in refusals.items():
+            for name, versions in list(names.items()):
+                for version, sure in list(versions.items()):
+                    if not self._may_come(type_, name, version, sure=sure):
+                        del versions[version]
+                if not versions:
+                    del names[name]
+
+    def _may_come(self, type_: ResourceType, name: str, version: str, *, sure: bool) -> bool:
+        known = self.scope.known(type_, name, version) is not None
+        return known or (sure and self.scope.is_refused(type_, name, version))
 
     def receive(self, number: int, request: Request, now: float) -> list[Event]:
         """Take a request of a stream, and what it says of the gateway's resources.
@@ -191,6 +206,7 @@ class Gateway:
         self.scope.suspect(type_, found.suspects)
         for name in (*found.culprits, *found.suspects):
             member.session.note_refusal(type_, name, versions[name], sure=name in found.culprits)
+        self._forget_outdated(member.session.refusals)
         self._refusals[member.node_id] = member.session.refusals
         while len(self._refusals) > _MOST_REFUSERS:
             del self._refusals[next(iter(self._refusals))]

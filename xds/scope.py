@@ -369,8 +369,9 @@ class Scope:
         return any(found.version == version for found in known) or (taken is not None and taken.version == version)
 
     def known(self, type_: ResourceType, name: str, version: str) -> Resource | None:
-        """That version of the name, if it is wanted or good."""
-        candidates = (self._wanted[type_].get(name), *self._good[type_].get(name, ()))
+        """That version of the name, if it is wanted or good, or kept for good routes."""
+        kept = self._retired.get((type_, name)) if self._retired else None
+        candidates = (self._wanted[type_].get(name), *self._good[type_].get(name, ()), kept)
         return next((found for found in candidates if found and found.version == version), None)
 
     def withholds(self, type_: ResourceType) -> bool:

@@ -300,6 +300,32 @@ def test_routes_that_wait_for_a_cluster_of_which_nothing_is_good_are_listed():
     assert client.held(ROUTE)["r"] == make(ROUTE, "r", 1, ["new"]).version
 
 
+def test_a_doubt_about_what_is_gone_holds_nothing_up():
+    """One of two was refused; both were taken back while the client was away, and another one came."""
+    client = connected(SotwClient)
+    doubtful = [make(type_, name) for type_ in (CLUSTER, ENDPOINT) for name in "xy"]
+    client.publish(*doubtful)
+    client.say(CLUSTER, nonce=client.get()[0].nonce, error="no good")
+    client.gateway.leave(client.number, lost=False)
+    client.number = None
+    client.publish(make(CLUSTER, "new"), make(ENDPOINT, "new"), remove=[(one.type, one.name) for one in doubtful])
+    client.reconnect()
+    assert what(client.take(CLUSTER, nonce="")) == [("cds", ["a", "b", "new"], [])]
+
+
+def test_refusals_of_names_that_are_gone_are_forgotten():
+    client = connected(linger=0.0)
+    for number in range(20):
+        name = f"new-{number}"
+        client.publish(make(CLUSTER, name))
+        client.drain(client.nack(client.get()[0], f"{name}: no good"))
+        client.publish(remove=[(CLUSTER, name)])
+        client.drain()
+    assert len(client.session.refusals[CLUSTER]) == 1
+    client.reconnect()
+    assert not client.session.refusals[CLUSTER]
+
+
 def test_who_took_what_another_refused_follows_when_it_is_undone():
     """What is served does not change thereby, but what this one has is not it."""
     client = connected()
