@@ -19,6 +19,8 @@ from xdserve.kube.wanted import ours
 
 GOOD_SECONDS = 60.0
 BAD_SECONDS = 5.0
+LOOK_SECONDS = 3.0
+"""With what a token's review may take, less than a peer is waited for: an apiserver that is silent keeps nobody out."""
 _REMEMBERED = 20_000
 
 
@@ -27,7 +29,8 @@ class OwnAccounts:
 
     Args:
         identified: by their ServiceAccounts' tokens.
-        call: makes requests; needs the verb `get` on `serviceaccounts`. What it cannot tell keeps nobody out.
+        call: makes requests; needs the verb `get` on `serviceaccounts`. What it cannot tell keeps nobody out but those
+            who were kept out before.
         target_of: the target of a gateway.
         release: whose ServiceAccounts count.
         clock: seconds, monotonic.
@@ -59,14 +62,14 @@ class OwnAccounts:
         return found
 
     async def _made(self, target: Ref) -> bool:
-        made, until = self._known.get(target, (False, 0.0))
+        made, until = self._known.get(target, (True, 0.0))
         if self._clock() < until:
             return made
         try:
             made = await self._look(target)
         except CallError as error:
             if error.status != HTTPStatus.NOT_FOUND:
-                return True
+                return made  # as it was when it was seen last
             made = False
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
@@ -75,5 +78,5 @@ class OwnAccounts:
 
     async def _look(self, target: Ref) -> bool:
         path = f"/api/v1/namespaces/{target.namespace}/serviceaccounts/{names.entrance(target)}"
-        found = await self._call("GET", path)
+        found = await self._call("GET", path, seconds=LOOK_SECONDS)
         return ours({"metadata": {"labels": labels(target, self._release)}}, found)

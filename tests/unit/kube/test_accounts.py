@@ -6,9 +6,11 @@ import pytest
 
 from bootstrap.manifests import labels
 from translator.objects.ref import Ref
+from xds.call import Limits
 from xds.identity import Denied
 from xdserve.kube.accounts import BAD_SECONDS, GOOD_SECONDS, OwnAccounts
-from xdserve.kube.calls import CallError
+from xdserve.kube.calls import REQUEST_SECONDS, CallError
+from xdserve.kube.tokens import REVIEW_SECONDS
 
 TARGET = Ref("serving.kserve.io", "InferenceService", "models", "iris")
 PATH = "/api/v1/namespaces/models/serviceaccounts/iris-gateway"
@@ -25,7 +27,8 @@ class World:
     async def identify(self, _):
         return frozenset({"models/iris"})
 
-    async def __call__(self, method, path, **_):
+    async def __call__(self, method, path, *, seconds=REQUEST_SECONDS, **_):
+        self.waits = seconds
         self.asked.append((method, path))
         if isinstance(self.found, Exception):
             raise self.found
@@ -59,3 +62,24 @@ async def test_what_was_seen_is_believed_for_a_while():
     assert len(world.asked) == 2
     world.time, world.found = GOOD_SECONDS + BAD_SECONDS, OURS
     assert await world.accounts.identify(None)
+
+
+@pytest.mark.parametrize("error", [CallError(0, "away"), CallError(500, "oh")])
+async def test_who_was_kept_out_stays_out_while_the_apiserver_is_away(error):
+    """Its token is good to its end, so nothing else would keep it from the gateway's configuration."""
+    world = World(THEIRS)
+    with pytest.raises(Denied):
+        await world.accounts.identify(None)
+    world.time += BAD_SECONDS + 1
+    world.found = error
+    with pytest.raises(Denied):
+        await world.accounts.identify(None)
+    world.found = OURS
+    assert await world.accounts.identify(None) == {"models/iris"}
+
+
+async def test_a_silent_apiserver_keeps_no_envoy_out():
+    """Its token's review and this together end before the peer is turned away for that it takes too long."""
+    world = World(CallError(0, "no answer in time"))
+    assert await world.accounts.identify(None) == {"models/iris"}
+    assert REVIEW_SECONDS + world.waits < Limits().identify - 1
