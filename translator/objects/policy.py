@@ -30,6 +30,10 @@ _GROUP_OF_KIND: dict[ServedKind, str] = {"InferenceService": KSERVE, "Inference"
 LARGEST_MATCHES = 1 << 17
 """What a policy's conditions may come to: a gateway's routes are one message, made and sent as a whole."""
 
+MOST_SHARES = 1 << 14
+"""What the splits of a policy's rules may come to, for each match is a route with all of its rule's shares: making that
+many takes half a second, in which no other gateway is served."""
+
 # What a route may have, in a policy and in each of its rules alike.
 _NOT_YET_OF_ROUTES = frozenset({
     "mirror", "retries", "concurrency", "rateLimits", "outlierDetection", "healthCheck", "loadBalancing", "faults",
@@ -257,6 +261,10 @@ class TrafficPolicySpec(OurModel):
         if size > LARGEST_MATCHES:
             allowed = f"matches of {LARGEST_MATCHES} characters in all, 64 for each condition included"
             refuse_at(Refusal(("rules",), None, allowed, f"{size} characters"))
+        shares = sum(max(1, len(rule.matches)) * len(rule.split or self.split) for rule in self.rules)
+        if shares > MOST_SHARES:
+            allowed = f"splits of {MOST_SHARES} shares in all, each counted once for every match of its rule"
+            refuse_at(Refusal(("rules",), None, allowed, f"{shares} shares"))
         return self
 
 

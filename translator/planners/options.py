@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 REQUEST_TIMEOUT = 0
 IDLE_TIMEOUT = 300_000
 CONNECT_TIMEOUT = 2_000
 """Milliseconds; the meaning of each is the policy's ``timeouts``."""
+
+
+MOST_NAMED = 16
+"""Names in one line; Envoy refuses an answer of more than 4,096 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +37,9 @@ class Options:
 
 def _matches(pattern: str, host: str) -> bool:
     return pattern in {"*", host} or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
+def listed(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """The first of some names, and how many there are beside them."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -26,12 +26,15 @@ from translator.plan import Timeouts as PlannedTimeouts
 from translator.planners import kserve, kubedl
 from translator.planners.endpoints import PortOf
 from translator.planners.grants import permitted
-from translator.planners.options import CONNECT_TIMEOUT, IDLE_TIMEOUT, REQUEST_TIMEOUT, Options
+from translator.planners.options import CONNECT_TIMEOUT, IDLE_TIMEOUT, REQUEST_TIMEOUT, Options, listed
 from translator.planners.target import Candidate, Target, Weighted
 from translator.view import Absent, View
 
 DEFAULT_RULE = "default"
 """The name of the route that serves what no rule matches."""
+
+MOST_TOLD = 16
+"""Names that nothing has, each told and logged by itself: a policy may have 16,000 shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +160,24 @@ def _part(view: View, ref: Ref, backend: Backend, origin: Origin, options: Optio
 def _section(ref: Ref, parts: Mapping[str, Candidate], section: str, origin: Origin) -> Candidate | Finding:
     if section in parts:
         return parts[section]
-    message = f"{ref} has no part {section}; its parts: {', '.join(parts)}"
+    message = f"{ref} has no part {section}; its parts: {listed(list(parts))}"
     return Finding(origin, Reason.BACKEND_NOT_FOUND, message)
 
 
 def _unknown_names(policy: TrafficPolicy, named: set[str]) -> list[Finding]:
     splits: list[tuple[str, Sequence[Share]]] = [("spec.split", policy.spec.split)]
     splits += [(f"spec.rules[{position}].split", rule.split) for position, rule in enumerate(policy.spec.rules)]
-    return [
-        Finding(
-            Origin(policy.ref, f"{path}[{position}].backend"),
-            Reason.INVALID,
-            f"found {share.backend}, allowed {', '.join(sorted(named))}",
-        )
+    unknown = [
+        (f"{path}[{position}].backend", share.backend)
         for path, split in splits
         for position, share in enumerate(split)
         if share.backend not in named
     ]
+    allowed = listed(sorted(named))
+    told = [(path, f"found {name}, allowed {allowed}") for path, name in unknown[:MOST_TOLD]]
+    if len(unknown) > MOST_TOLD:
+        told.append(("spec", f"found {len(unknown) - MOST_TOLD} more names that nothing has"))
+    return [Finding(Origin(policy.ref, path), Reason.INVALID, message) for path, message in told]
 
 
 def _rule(target: Target, policy: TrafficPolicy, rule: Rule, position: int) -> PlannedRule:

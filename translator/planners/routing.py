@@ -23,7 +23,7 @@ from translator.plan import (
     Split,
     Timeouts,
 )
-from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, Options
+from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, Options, listed
 from translator.planners.policy import PlannedRule
 from translator.planners.target import Target, Variant, Weighted
 
@@ -32,7 +32,6 @@ EXPLAIN_PATH = r"/v1/models/[\w-]+:explain"
 
 HEALTH, READY = "/healthz", "/readyz"
 ANY_HOST = "*"
-MOST_NAMED = 16
 
 # Every plan has these: made once, they cost little to make, to compare and to render.
 _ANY = Match()
@@ -116,7 +115,7 @@ class Routing:
             return Split(shares, rule.sticky if len(shares) > 1 else None)
         said = f"no backend of {self.target.ref.name} is ready"
         if self.options.name_backends_in_errors:
-            said += f": {_listed([share.backend for share in rule.split])}"
+            said += f": {listed([share.backend for share in rule.split])}"
         return Reply(503, _error(503, "NoBackendReady", said), retry_after=RETRY_AFTER)
 
     def _shares(self, rule: PlannedRule, *, grpc: bool) -> tuple[Share, ...]:
@@ -176,12 +175,6 @@ def _claims(condition: PathMatch | None, path: str) -> bool:
             return condition.value != "/" and f"{path}/".startswith(condition.value.rstrip("/") + "/")
         case _:
             return bool(re2.fullmatch(condition.value, path)) and not re2.fullmatch(condition.value, "/")
-
-
-def _listed(backends: list[str]) -> str:
-    """The first of them: Envoy refuses an answer of more than 4,096 bytes."""
-    more = len(backends) - MOST_NAMED
-    return ", ".join(backends[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _error(code: int, reason: str, message: str) -> str:

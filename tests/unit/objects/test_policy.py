@@ -411,3 +411,14 @@ def test_an_expression_on_a_cookie_stays_in_its_cookie(value):
     [problem] = refused.value.problems
     assert problem.field == "spec.rules[0].matches[0].cookies[0].value"
     assert value not in str(problem)
+
+
+def test_splits_are_counted_for_every_match_of_their_rule():
+    """Each is a route of its own: a small policy could make routes that hold up all gateways."""
+    shares = [{"backend": f"b{n}"} for n in range(64)]
+    rule = {"name": "a", "matches": [{"path": {"value": f"/{n}"}} for n in range(64)]}
+    policy = changed(POLICY, "spec.split", shares)
+    rules = [{**rule, "name": f"r{n}"} for n in range(4)]
+    assert len(parse(changed(policy, "spec.rules", rules)).spec.rules) == 4
+    [line] = problems(changed(policy, "spec.rules", [*rules, {"name": "one-more"}]))
+    assert line.startswith("spec.rules: found 16448 shares, allowed splits of 16384 shares in all")

@@ -140,6 +140,13 @@ class TestLastGood:
         run.put(split(60, other="v8"))
         assert run.split(GATEWAY) == {"predictor": 90, "v2": 10}
 
+    def test_of_many_mistakes_the_first_are_told(self, run):
+        rules = [{"name": f"r{n}", "split": [{"backend": f"n{m}"} for m in range(10)]} for n in range(10)]
+        run.put(split(50, rules=rules))
+        said = [str(found) for found in run.said.findings[IRIS]]
+        assert said[0].endswith("spec.rules[0].split[0].backend: found n0, allowed predictor, v2")
+        assert said[16:] == ["TrafficPolicy models/iris: spec: found 84 more names that nothing has"]
+
     def test_mended_it_holds(self, run):
         run.put(split(50, other="v9"))
         run.put(split(50))
