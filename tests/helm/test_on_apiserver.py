@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +16,7 @@ from tests.support import chart, crds
 from tests.support.kube import ApiError, Apiserver, KubectlError
 
 PLURALS = {"TrafficPolicy": "trafficpolicies", "ServiceGateway": "servicegateways"}
+INSTALL = Path(__file__).parents[2] / "docs/install.md"
 STRICT = ("--validate=strict", "--warnings-as-errors")
 # What the chart needs of the Prometheus operator: that the kind is there.
 SERVICE_MONITORS = {
@@ -196,6 +199,19 @@ def test_an_upgrade_brings_new_definitions_and_an_uninstall_keeps_them(tmp_path,
         chart.install(apiserver.kubeconfig)
         assert held(apiserver, document)["spec"]["rules"][0]["name"] == "testers"
         assert apiserver.call("GET", secret)["data"].keys() == {"ca.crt"}
+
+
+def test_another_step_may_take_the_definitions_over_from_the_chart(older, tmp_path):
+    """By the very command of docs/install.md: without its last flag kubectl refuses what Helm applied last."""
+    with Apiserver(tmp_path) as apiserver:
+        apiserver.start().make_namespace(chart.NAMESPACE)
+        chart.install(apiserver.kubeconfig)
+        chart.install(apiserver.kubeconfig, {"crds": {"install": False}})
+        [command] = re.findall(r"^\$ kubectl (apply .*) helm/xdserve/files/crds/$", INSTALL.read_text(), re.MULTILINE)
+        apiserver.kubectl(*command.split(), str(older / "files/crds"))
+        assert "additionalPrinterColumns" not in version_of(apiserver)
+        with pytest.raises(chart.HelmRefused, match=re.escape('conflict with "kubectl": .spec.versions')):
+            chart.install(apiserver.kubeconfig, {"crds": {"install": True}})
 
 
 def version_of(apiserver):
