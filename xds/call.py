@@ -95,7 +95,7 @@ class Call:
         if not self.over:
             self.over = error or True
             self._wake.set()
-            if self._deadline is not None:
+            if self._deadline is not None and not self._deadline.expired():
                 self._deadline.reschedule(0)
             if self._rest is not None and not self._rest.done():
                 self._rest.set_result(None)

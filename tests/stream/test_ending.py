@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import grpc
+import pytest
 
 from tests.stream.rig import GATEWAY, Client
 from tests.support.model_envoy import make
@@ -13,9 +15,12 @@ from tests.support.streams import STREAM_ADS
 from tests.support.wait import wait_until as until
 from xds.api.envoy.config.core.v3 import Node
 from xds.api.envoy.service.load_stats.v3 import LoadStatsRequest
+from xds.call import Call, Ended, Limits
 from xds.gateway import LOSSES
+from xds.hangup import Cutter
 from xds.loads import METHOD, SERVICE
 from xds.memory import Cause
+from xds.session import ProtocolError
 from xds.types import ResourceType
 from xds.wire import encode
 
@@ -68,6 +73,15 @@ class TestDraining:
         assert rig.server.nodes() == []
         assert len(rig.record.gone) == 20
         assert rig.record.words == []
+
+    async def test_a_call_whose_deadline_is_over_in_the_same_moment_is_told_without_a_fault_of_ours(self):
+        call = Call(SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1"), Limits(), Cutter())
+        waiting = asyncio.create_task(call.within(0, asyncio.Event().wait(), ProtocolError("DEADLINE_EXCEEDED", "")))
+        for _ in range(2):  # it begins to wait; its deadline cancels it
+            await asyncio.sleep(0)
+        call.end(Ended("this server is going down"))
+        with pytest.raises(Ended):
+            await waiting
 
     async def test_with_nobody_there_it_is_over_at_once(self, start):
         rig = await start()
