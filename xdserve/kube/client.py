@@ -31,6 +31,8 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its ServiceAccount's token and the apiserver's authority."""
 
 REREAD = 60.0  # seconds: a token is replaced when a fifth of its life is left, which is minutes at least
+READ_SECONDS = 60.0
+"""How long credentials may take: a kubeconfig's program may ask a person, or nobody who ever answers."""
 FAREWELL_SECONDS = 3.0
 """How long connections may take to end over TLS: milliseconds, but on a busy machine."""
 LISTS_AT_ONCE = 50
@@ -84,7 +86,10 @@ async def read(place: Place) -> Configuration:
         if place.kubeconfig is None:
             _read_account(configuration)
         else:
-            await load_kube_config(place.kubeconfig, client_configuration=configuration, persist_config=False)
+            async with asyncio.timeout(READ_SECONDS):
+                await load_kube_config(place.kubeconfig, client_configuration=configuration, persist_config=False)
+    except TimeoutError as error:
+        raise ClusterUnknown(f"{place}: its credentials are not there after {READ_SECONDS:g} s") from error
     except (ConfigException, OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         # The library meets a file of another shape with these.
         raise ClusterUnknown(f"{place}: {_one_line(error)}") from error
