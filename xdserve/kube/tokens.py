@@ -195,7 +195,8 @@ class TokenReviews:
         try:
             status = (await self._call("POST", REVIEWS, document)).get("status") or {}
         except CallError as error:
-            away = error.status == 0 or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            busy = error.status == HTTPStatus.TOO_MANY_REQUESTS  # as it is when it comes back
+            away = error.status == 0 or busy or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
             raise ReviewError(f"the apiserver does not review tokens: {error}", away=away) from error
         if status.get("authenticated") is not True:
             # A review that failed itself looks like a bad token, but for this text.

@@ -202,7 +202,7 @@ async def test_a_good_answer_counts_to_the_tokens_end_while_the_apiserver_is_awa
     apiserver.users[token()] = IRIS
     await reviews.identify(peer(token()))
     apiserver.time = GOOD_SECONDS * 2
-    for away in (CallError(0, "gone"), CallError(503, "no leader")):
+    for away in (CallError(0, "gone"), CallError(503, "no leader"), CallError(429, "too many requests")):
         apiserver.fails = away
         assert await reviews.identify(peer(token())) == {"models/iris"}
     apiserver.fails = CallError(403, "forbidden")
