@@ -155,16 +155,23 @@ def is_text(value: str) -> bool:
     return _TEXT.fullmatch(value) is not None
 
 
+def _options() -> re2.Options:
+    options = re2.Options()
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1  # Envoy's: a pattern is bytes
+    return options
+
+
+_OPTIONS = _options()
+
+
 @lru_cache(maxsize=4096)
 def expression_problem(expression: str) -> str | None:
     """Why Envoy, which runs RE2, would refuse a regular expression; None if it takes it."""
     if len(expression) > LONGEST_EXPRESSION:
         return f"at most {LONGEST_EXPRESSION} characters"
-    options = re2.Options()
-    options.log_errors = False
-    options.encoding = re2.Options.Encoding.LATIN1  # Envoy's: a pattern is bytes
     try:
-        compiled = re2.compile(expression.encode(), options)
+        compiled = re2.compile(expression.encode(), _OPTIONS)
     except UnicodeEncodeError:
         return "characters that have UTF-8"
     except re2.error as error:
@@ -173,3 +180,8 @@ def expression_problem(expression: str) -> str | None:
     if compiled.programsize > LARGEST_PROGRAM:
         return f"a program of at most {LARGEST_PROGRAM} steps, this one has {compiled.programsize}"
     return None
+
+
+def matches_whole(expression: str, text: str) -> bool:
+    """Whether Envoy finds that all of a text matches an expression without `expression_problem`."""
+    return re2.fullmatch(expression.encode(), text.encode(), _OPTIONS) is not None

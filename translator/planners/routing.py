@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import re2
-
 from translator import names
+from translator.objects.fields import matches_whole
 from translator.objects.ref import Origin, Ref
 from translator.plan import (
     RETRY_AFTER,
@@ -174,7 +173,7 @@ def _claims(condition: PathMatch | None, path: str) -> bool:
         case Comparison.PREFIX:
             return condition.value != "/" and f"{path}/".startswith(condition.value.rstrip("/") + "/")
         case _:
-            return bool(re2.fullmatch(condition.value, path)) and not re2.fullmatch(condition.value, "/")
+            return matches_whole(condition.value, path) and not matches_whole(condition.value, "/")
 
 
 def _error(code: int, reason: str, message: str) -> str:

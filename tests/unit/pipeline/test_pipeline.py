@@ -215,6 +215,15 @@ class TestFaults:
         assert faulty.reasons() == {}
 
 
+class TestExpressions:
+    @pytest.mark.parametrize("value", [r"/(\pL{100}){9}", "/[ü-é]", "/[é-ü]"])
+    def test_what_envoy_takes_is_planned(self, run, value):
+        """As text they are too large or no expression; Envoy takes the bytes."""
+        path = {"type": "RegularExpression", "value": value}
+        run.put(split(20, rules=[{"name": "a", "matches": [{"path": path}]}]))
+        assert (run.said.faults, run.split(GATEWAY)) == ([], {"predictor": 80, "v2": 20})
+
+
 class TestGateways:
     def conflict(self, *documents):
         """An Inference `iris` has the gateway with backends `a` and `predictor`, then others come."""
