@@ -136,11 +136,13 @@ class Parts:
         version = _ROOTS[kind][0].removeprefix("/apis/").removeprefix("/api/")
         while True:
             answer = await self._request("list", "GET", path, query=query)
+            if "items" not in answer:
+                raise Trouble(f"{path}: the answer is no list")  # of what stands before an apiserver that is away
             # The items of a list do not say what they are.
             for one in answer.pop("items", None) or ():
                 found.add(essence(one) | {"kind": kind, "apiVersion": version})
                 await asyncio.sleep(0)
-            query["continue"] = answer.get("metadata", {}).get("continue") or ""
+            query["continue"] = (answer.get("metadata") or {}).get("continue") or ""
             if not query["continue"]:
                 return
 

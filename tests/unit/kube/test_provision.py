@@ -406,3 +406,17 @@ async def test_a_moment_in_which_nobody_leads_leaves_nothing_undone(moment, monk
     task.cancel()
     await asyncio.wait([task])
     assert len(apiserver.objects) == len(KINDS)
+
+
+async def test_an_answer_that_is_no_list_is_no_empty_one(apiserver, start, monkeypatch):
+    """A proxy's 200 is not to have all gateways of a cluster read and written anew, each time."""
+    monkeypatch.setattr(provision, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(provision, "RETRY_FIRST", 0.01)
+    made = start(target("iris"))
+    await wait_until(lambda: made.applied == 1)
+    apiserver._page = lambda *_: {"metadata": None}
+    await wait_until(lambda: made._failed_looks >= 2)
+    asked = dict(made.requests)
+    await wait_until(lambda: made._failed_looks >= 4)
+    assert {what: made.requests[what] for what in ("get", "apply")} == {what: asked[what] for what in ("get", "apply")}
+    assert made.applied == 1
