@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
+from yaml.constructor import ConstructorError
 
 from xdserve.settings.model import ENV_PREFIX, Settings
 from xdserve.settings.values import short
@@ -83,7 +84,10 @@ def _file(config: Path | None) -> _Source:
     path = Path(given)
     try:
         with path.open("rb") as file:
-            content = yaml.safe_load(file.read(_MAX_FILE)) or {}
+            text = file.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            raise SettingsError([f"{path}: found a file of more than {_MAX_FILE} bytes, allowed {_MAX_FILE}"])
+        content = _Loader(text).get_single_data() or {}
     except OSError as error:
         raise SettingsError([f"{name}: {path}: {error.strerror}"]) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -91,6 +95,19 @@ def _file(config: Path | None) -> _Source:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError([f"{path}: found {short(content)}, allowed a map of settings"])
     return _Source(content, str(path).replace("{", "{{").replace("}", "}}") + ": {key}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice in a map: of two values YAML's own would take the last without a word."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Called by PyYAML for each map before its values are made."""
+        written: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in written:
+                raise ConstructorError(None, None, f"found key {short(key.value)} twice in one map", key.start_mark)
+            written.add(key.value)
+        super().flatten_mapping(node)
 
 
 def _yaml_words(error: Exception) -> str:
@@ -130,7 +147,7 @@ _ALLOWED = {
     "path_type": "a path",
     "dict_type": "a map of namespaces to lists of patterns",
     "mapping_type": "a map of namespaces to lists of patterns",
-    "tuple_type": "a list of patterns",
+    "tuple_type": "a list",
     "greater_than_equal": "{ge:g} or more",
     "less_than_equal": "{le:g} or less",
 }

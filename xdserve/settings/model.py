@@ -159,6 +159,17 @@ class Settings(BaseSettings):
         """``state_directory`` or its default (XDG Base Directory Specification); None without a home directory."""
         return self.state_directory or _state_home()
 
+    @field_validator(
+        "gateway_replicas", "trusted_hops", "linger", "patience", "admission_rate", "connection_age", "drain",
+        mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _is_no_truth_value(cls, value: object) -> object:
+        # In YAML yes and on are true, which pydantic would take for 1.
+        if isinstance(value, bool):
+            raise wrong("a number")
+        return value
+
     @field_validator("xds_key")
     @classmethod
     def _both_or_none(cls, value: Path | None, info: ValidationInfo) -> Path | None:
