@@ -10,6 +10,8 @@ import re
 
 import re2
 
+from translator.objects.fields import matches_whole
+
 IN_VALUE = "[^;]"
 
 # What can match more than itself: quoted text, codes, properties, escapes, classes, dots.
@@ -57,6 +59,6 @@ def _negated(part: str) -> str:
 def _matches_semicolon(part: str) -> bool:
     """Whether a part that stands for one character can be a semicolon; what means nothing by itself cannot."""
     try:
-        return re2.fullmatch(part, ";") is not None
+        return matches_whole(part, ";")
     except re2.error:
         return False

@@ -422,3 +422,10 @@ def test_splits_are_counted_for_every_match_of_their_rule():
     assert len(parse(changed(policy, "spec.rules", rules)).spec.rules) == 4
     [line] = problems(changed(policy, "spec.rules", [*rules, {"name": "one-more"}]))
     assert line.startswith("spec.rules: found 16448 shares, allowed splits of 16384 shares in all")
+
+
+def test_nothing_is_printed_of_an_expression_on_a_cookie(capfd: pytest.CaptureFixture[str]):
+    """RE2 writes to stderr, past every log, and what a value is compared with may be a secret."""
+    cookie = {"name": "a", "type": "RegularExpression", "value": "[ü-é]hunter2"}
+    parse(changed(POLICY, f"{MATCH}.cookies", [cookie]))
+    assert capfd.readouterr().err == ""
