@@ -28,14 +28,40 @@ def text(document):
     return yaml.safe_dump(document, sort_keys=False)
 
 
-@pytest_asyncio.fixture
-async def serve(tmp_path):
-    """A running program on a service with two models and a policy in a file of its own."""
-    with Serve(tmp_path) as program:
-        program.write("iris.yaml", TARGET, *MODELS)
-        program.write("policy.yaml", shares(80, 20))
-        await program.started()
+def give(program):
+    """A service with two models, and a policy in a file of its own."""
+    program.write("iris.yaml", TARGET, *MODELS)
+    program.write("policy.yaml", shares(80, 20))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """One that runs, for all tests that do not end it."""
+    with Serve(tmp_path_factory.mktemp("serve")) as program:
+        give(program)
+        program.start()
         yield program
+
+
+@pytest_asyncio.fixture
+async def serve(program):
+    """It, when it has what is given and nothing of what other tests gave it."""
+    await program.wait_ready()
+    for path in program.objects.iterdir():
+        path.unlink()
+
+    async def emptied():
+        return [await program.json(f"/debug/{what}") for what in ("gateways", "errors", "status")] == [[], [], []]
+
+    await wait_until(emptied, 20, "all to be gone")
+    give(program)
+
+    async def taken():
+        accepted = (await program.conditions(POLICY)).get("Accepted")
+        return accepted == ("True", "Accepted") and await program.json("/debug/gateways") and not await program.errors()
+
+    await wait_until(taken, 20, "what is given to be served")
+    return program
 
 
 async def one_error(serve):
@@ -63,10 +89,14 @@ async def changed(serve, before):
 
 @contextmanager
 def warnings_of(serve, count):
-    """Check that the block adds so many warnings to the log."""
+    """Check that the block adds so many warnings to the log; gives a function that lists them."""
     before = len(warnings(serve))
-    yield
-    assert len(warnings(serve)) == before + count
+
+    def added():
+        return warnings(serve)[before:]
+
+    yield added
+    assert len(added()) == count
 
 
 def warnings(serve):
@@ -117,14 +147,14 @@ BAD_FIELDS = {
 @pytest.mark.parametrize(("spec", "field", "message"), BAD_FIELDS.values(), ids=BAD_FIELDS.keys())
 async def test_a_wrong_field_is_named_with_what_is_allowed_and_changes_nothing(serve, spec, field, message):
     before = await serve.versions()
-    with warnings_of(serve, 1):
+    with warnings_of(serve, 1) as added:
         serve.write("policy.yaml", service("other"), policy(**spec))
         error = await one_error(serve)
         assert error["source"] == {"file": "policy.yaml", "document": 2}
         assert (error["object"], error["field"], error["reason"]) == (POLICY, field, "Invalid")
         assert "found" in error["message"]
         assert message in {None, error["message"]}
-        (line,) = [one for one in warnings(serve) if one.get("field") == field]
+        (line,) = [one for one in added() if one.get("field") == field]
         assert (line["file"], line["document"], line["message"]) == ("policy.yaml", 2, error["message"])
     assert await serve.versions() == before
     accepted = (await serve.conditions(POLICY))["Accepted"]
@@ -252,13 +282,16 @@ async def test_a_config_map_is_followed_through_its_links(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_ends_well_and_soon_when_told(serve, number):
-    began = time.monotonic()
-    serve.child.process.send_signal(number)
-    assert await asyncio.to_thread(serve.child.process.wait, 30) == 0
-    # The kernel's limit for a pod is 30 s; streams are given one.
-    assert time.monotonic() - began < 3
-    assert "Traceback" not in serve.child.log.read_text()
+async def test_it_ends_well_and_soon_when_told(tmp_path, number):
+    with Serve(tmp_path) as program:
+        give(program)
+        await program.started()
+        began = time.monotonic()
+        program.child.process.send_signal(number)
+        assert await asyncio.to_thread(program.child.process.wait, 30) == 0
+        # The kernel's limit for a pod is 30 s; streams are given one.
+        assert time.monotonic() - began < 3
+        assert "Traceback" not in program.child.log.read_text()
 
 
 @pytest.mark.parametrize(("flag", "taken"), {"--xds-address": "xds", "--admin-address": "admin"}.items())
