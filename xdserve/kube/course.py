@@ -29,6 +29,10 @@ POLL_DELAY = 10.0
 SHORT_LIFE = 1.0
 """Seconds: a watch that ends sooner was not ended by its timeout."""
 
+SILENCES = 2
+"""Silent watches in a row after which all is listed: of a version that is yet to be, as after etcd was restored from a
+backup, an apiserver tells nothing at all."""
+
 LONGEST_ASKED = 120.0
 
 
@@ -47,12 +51,16 @@ _LIST_AGAIN = (Trouble.EXPIRED, Trouble.BROKEN)
 
 
 class Failed(Exception):
-    """A request or a watch failed; the text is one line. ``retry_after`` is what the apiserver asks for, in seconds."""
+    """A request or a watch failed; the text is one line. ``retry_after`` is what the apiserver asks for, in seconds.
 
-    def __init__(self, trouble: Trouble, message: str, retry_after: float = 0.0) -> None:
+    ``silent`` is a watch that was taken, and on which nothing came for long.
+    """
+
+    def __init__(self, trouble: Trouble, message: str, retry_after: float = 0.0, *, silent: bool = False) -> None:
         super().__init__(message)
         self.trouble = trouble
         self.retry_after = retry_after
+        self.silent = silent
 
 
 class Do(Enum):
@@ -104,6 +112,7 @@ class Course:
         self._refusals = 0
         self._fruitless = 0
         self._misses = 0
+        self._silences = 0
         self._said: str | None = None
         self._why: Trouble | None = None
 
@@ -133,6 +142,7 @@ class Course:
     def moved(self, resource_version: str) -> None:
         """An event or a bookmark has come."""
         self.resource_version = resource_version
+        self._silences = 0
         self._fruitful()
 
     def ended(self, seconds: float) -> None:
@@ -212,7 +222,16 @@ class Course:
                     return Step(do, self._backoff.delay())
                 return Step(do, FORBIDDEN_DELAY * (0.75 + self._random() / 2))
             case Trouble.AWAY:
+                do = self._unheard(do) if failure.silent else do
                 return Step(do, max(self._backoff.delay(), min(failure.retry_after, LONGEST_ASKED)))
+
+    def _unheard(self, do: Do) -> Do:
+        """What to do after a watch that has brought nothing for long, not even a bookmark."""
+        self._silences += 1
+        if self._silences < SILENCES:
+            return do
+        self.resource_version, self._silences = None, 0
+        return Do.LIST
 
     def _well(self) -> None:
         """An answer has come; after lists whose watches bring nothing, only what a watch brings is good news."""

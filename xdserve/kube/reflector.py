@@ -198,6 +198,8 @@ class Reflector(Generic[T]):
                     await self._follow(answer)
                 finally:
                     _hang_up(answer)
+        except aiohttp.SocketTimeoutError as error:
+            raise Failed(Trouble.AWAY, f"a watch of {self._resource} brings nothing", silent=True) from error
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise _away(error, "the watch broke off") from error
         self._course.ended(asyncio.get_running_loop().time() - begun)

@@ -15,6 +15,7 @@ from xdserve.kube.course import (
     LONGEST_ASKED,
     LONGEST_DELAY,
     POLL_DELAY,
+    SILENCES,
     Course,
     Do,
     Failed,
@@ -245,3 +246,22 @@ def test_whatever_happens_there_is_a_next_step(outcomes: list[tuple[str, object]
             case _:
                 getattr(found, what)(str(number))
         assert 0 <= found.step.after <= FORBIDDEN_DELAY * 1.25
+
+
+def test_watches_that_stay_silent_ask_for_a_list():
+    """One may be a network that is gone; after some it is the version that the apiserver has never heard of."""
+    found, silent = watching(), Failed(Trouble.AWAY, "it brings nothing", silent=True)
+    for _ in range(SILENCES - 1):
+        found.failed(silent)
+        assert found.step.do is Do.WATCH
+        assert found.resource_version == "10"
+        found.opened()
+    found.failed(silent)
+    assert found.step.do is Do.LIST
+    assert found.resource_version is None
+    found.listed("7")
+    for _ in range(3 * SILENCES):  # bookmarks come, and no list is asked for
+        found.opened()
+        found.moved("8")
+        found.failed(silent)
+        assert found.step.do is Do.WATCH

@@ -160,6 +160,16 @@ async def test_a_silent_watch_is_renewed_from_the_last_version(tmp_path, monkeyp
         assert run.reflector.counts.lists == 1
 
 
+async def test_an_apiserver_that_went_back_in_time_is_listed_anew(tmp_path, monkeypatch):
+    """etcd was restored from a backup: of a version that is yet to be, a watch tells nothing."""
+    monkeypatch.setattr(reflector, "SILENCE_SECONDS", 0.1)
+    fake = Fake(stream())
+    async with following(fake, tmp_path) as run:
+        await wait_until(lambda: run.names() == {"a"})
+        fake.items = ["before"]
+        await wait_until(lambda: run.names() == {"before"})
+
+
 @pytest.mark.parametrize(
     "chunk",
     [b"{broken\n", b"[]\n", line("ADDED", None), line("RENAMED", named("x")), line("ADDED", {"metadata": {}})],
