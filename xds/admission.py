@@ -7,12 +7,13 @@ from math import inf
 from typing import TypeVar
 
 _K = TypeVar("_K")
+_V = TypeVar("_V")
 
 REMEMBERED = 60.0
 """Seconds for which it counts that a host has failed."""
 
 MOST_REMEMBERED = 10_000
-"""Hosts that failed, and proofs that were right, that are remembered; the latest."""
+"""Hosts that failed, proofs that were right, and peers that were let in, that are remembered; the latest."""
 
 
 class TokenBucket:
@@ -51,6 +52,34 @@ class TokenBucket:
         return self._tokens >= 1
 
 
+class Shares:
+    """Lets new streams in at a rate, of which one peer alone gets half: who comes without end leaves room for others.
+
+    Of the peers that came last it is known what they had. Who is forgotten begins anew.
+
+    Args:
+        rate: streams a second.
+        burst: streams at once after a pause.
+    """
+
+    __slots__ = ("_all", "_each", "_half")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._all = TokenBucket(rate, burst)
+        self._half = rate / 2, max(1.0, burst / 2)
+        self._each: OrderedDict[object, TokenBucket] = OrderedDict()
+
+    def take(self, who: object, now: float) -> bool:
+        """Let a stream of a peer in, if there is room. None is nobody in particular, who may have all."""
+        own = None if who is None else self._each.get(who) or TokenBucket(*self._half)
+        if (own is not None and not own.has(now)) or not self._all.take(now):
+            return False
+        if own is not None:
+            own.take(now)
+            _remember(self._each, who, own)
+        return True
+
+
 class Failures:
     """Who failed to say who it is, so that no authenticator is asked about strangers without end. Times in seconds.
 
@@ -85,8 +114,8 @@ class Failures:
         _remember(self._right, proof, now)
 
 
-def _remember(memory: OrderedDict[_K, float], key: _K, now: float) -> None:
-    memory[key] = now
+def _remember(memory: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    memory[key] = value
     memory.move_to_end(key)
     if len(memory) > MOST_REMEMBERED:
         memory.popitem(last=False)

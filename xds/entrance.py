@@ -1,9 +1,9 @@
 """Who is let in: at what rate, proven by what, and for which gateway. Asked for on every stream of every method.
 
 The order keeps strangers cheap, and keeps them from using up what is for others: first who it is, by what its call
-brought along (a token, a certificate), of strangers at a rate of their own; then the rate of new streams; only then is
-a message of it read, and only then is anything made for the gateway that it names. Streams of load reports have a rate
-of their own: an Envoy has one beside the one that it is served by.
+brought along (a token, a certificate), of strangers at a rate of their own; then the rate of new streams, of which one
+identity gets half; only then is a message of it read, and only then is anything made for the gateway that it names.
+Streams of load reports have a rate of their own: an Envoy has one beside the one that it is served by.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from ipaddress import ip_network
 
-from xds.admission import Failures, TokenBucket
+from xds.admission import Failures, Shares, TokenBucket
 from xds.api.envoy.config.core.v3 import Node
 from xds.call import Call, Ended, Limits
 from xds.hangup import address_of
@@ -47,7 +47,7 @@ class Entrance:
         self._limits = limits
         self._clock = clock
         rate = (limits.admission_rate, max(1.0, limits.admission_rate))
-        self._streams, self._reports = TokenBucket(*rate), TokenBucket(*rate)
+        self._streams, self._reports = Shares(*rate), Shares(*rate)
         self._failures = Failures(*rate)
         self._lines = TokenBucket(1 / UNDECIDED_SECONDS, 1.0)
         self._unsaid = 0
@@ -68,7 +68,7 @@ class Entrance:
         if self.closed:
             raise ProtocolError("UNAVAILABLE", self.closed)
         allowed = None if self._authenticator is None else await self._known(self._authenticator, call)
-        if not (self._reports if reports else self._streams).take(self._clock()):
+        if not (self._reports if reports else self._streams).take(allowed, self._clock()):
             raise ProtocolError("RESOURCE_EXHAUSTED", "too many new streams; try again")
         return gateway_of if allowed is None else lambda node: _authorized(allowed, gateway_of(node))
 

@@ -183,11 +183,29 @@ class TestStrangers:
 
     async def test_they_use_up_nothing_of_another_host(self, flooded, monkeypatch):
         monkeypatch.setattr("xds.entrance.host_of", lambda peer: "another")
-        for _ in range(5):
+        for _ in range(2):  # the half of one peer
             client = flooded.client(metadata=bearer("right"))
             assert set(await client.take(CLUSTER, gateway=GATEWAY)) == {"a"}
         code, message = await flooded.client(metadata=bearer("right")).end()
         assert (code, message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many new streams; try again")
+
+    async def test_nor_does_one_that_is_known_use_up_what_is_for_others(self, start):
+        """A token that was stolen, or an Envoy that asks for another's gateway without end."""
+
+        class ByName:
+            async def identify(self, peer):
+                return frozenset((peer.token,))
+
+        rig = await start(authenticator=ByName(), clock=lambda: 0.0, admission_rate=6)
+        for number in range(20):
+            client = rig.client(metadata=bearer("models/other"))
+            if number < 3:  # the others are refused before they have said anything
+                await client.say(CLUSTER, gateway=GATEWAY)
+            await client.end()
+        assert rig.record.refusals == {"PERMISSION_DENIED": 3, "RESOURCE_EXHAUSTED": 17}
+        for _ in range(3):
+            client = rig.client(metadata=bearer(GATEWAY))
+            assert set(await client.take(CLUSTER, gateway=GATEWAY)) == {"a"}
 
     async def test_who_was_let_in_before_comes_again_from_theirs(self, start, tokens):
         rig = await start(authenticator=tokens, clock=lambda: 0.0, admission_rate=5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xds import admission
-from xds.admission import Failures, TokenBucket
+from xds.admission import Failures, Shares, TokenBucket
 
 
 def test_a_burst_passes_and_then_the_rate():
@@ -96,3 +96,31 @@ class TestFailures:
         assert failures.allow("bad", b"", 0.0)
         assert not failures.allow("2", bytes([0]), 0.0)
         assert failures.allow("2", bytes([1]), 0.0)
+
+
+class TestShares:
+    def test_one_peer_gets_half_and_the_others_the_rest(self):
+        shares = Shares(10, 10)
+        assert [shares.take("greedy", 0.0) for _ in range(7)] == [True] * 5 + [False] * 2
+        assert [shares.take(f"peer-{number}", 0.0) for number in range(6)] == [True] * 5 + [False]
+
+    def test_nobody_in_particular_may_have_all(self):
+        shares = Shares(10, 10)
+        assert [shares.take(None, 0.0) for _ in range(11)] == [True] * 10 + [False]
+
+    def test_a_peer_gets_in_though_the_rate_is_one(self):
+        assert Shares(1, 1).take("one", 0.0)
+
+    def test_who_is_refused_for_all_has_lost_nothing_of_its_own(self):
+        shares = Shares(2, 2)
+        assert shares.take("a", 0.0)
+        assert shares.take("b", 0.0)
+        assert not shares.take("c", 0.0)
+        assert shares.take("c", 0.6)
+
+    def test_the_memory_is_bounded(self, monkeypatch):
+        monkeypatch.setattr(admission, "MOST_REMEMBERED", 3)
+        shares = Shares(1000, 1000)
+        for number in range(10):
+            assert shares.take(f"peer-{number}", 0.0)
+        assert len(shares._each) == 3
