@@ -224,23 +224,24 @@ class Pipeline:
             # A target that is losing its gateway to another writes nothing there: names may be the same.
             owns = self.owners.get(names.gateway(reader.service)) == reader.service
             if unit is not None and owns:
-                self._guarded(reader.service, unit, partial(self._assign, unit, reader))
+                self._guarded(reader.service, partial(self._assign, unit, reader))
         for ref in _taken(self._dirty_services, limit):
             unit = self.units.setdefault(ref, Unit())
-            self._guarded(ref, unit, partial(self._service, unit, ref))
+            self._guarded(ref, partial(self._service, unit, ref))
         for ref in _taken(self._dirty_attachments, limit):
-            self._attachment(ref)
+            self._guarded(ref, partial(self._attachment, ref))
         return not self.idle
 
-    def _guarded(self, ref: Ref, unit: Unit, work: Callable[[], None]) -> None:
-        """A fault of ours harms one service: it keeps what it has, and the fault is told."""
+    def _guarded(self, ref: Ref, work: Callable[[], None]) -> None:
+        """A fault of ours harms one service, policy or gateway: it keeps what it has, and the fault is told."""
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - any fault, so that it stays within its service; it is told
+        except Exception as error:  # noqa: BLE001 - any fault, so that it stays with its object; it is told
             self.counts.plan_failures += 1
             message = f"internal error ({type(error).__name__}); what was good before stays"
             failure = Finding(Origin(ref, "spec"), Reason.FAILED, message)
-            self._reporter.found(ref, (*unit.planned.findings, failure))
+            known = self.units[ref].planned.findings if ref in self.units else ()
+            self._reporter.found(ref, (*known, failure))
             self._reporter.failed(ref, error)
 
     def _assign(self, unit: Unit, reader: AssignmentReader) -> None:

@@ -214,14 +214,15 @@ class TestFaults:
         assert faulty.split(GATEWAY) == {"predictor": 60, "v2": 40}
         assert faulty.reasons() == {}
 
+    def test_a_policy_that_cannot_be_looked_at_keeps_nobody_from_anything(self, run, monkeypatch):
+        def check(view, ref, options):
+            raise ZeroDivisionError("of ours")
 
-class TestExpressions:
-    @pytest.mark.parametrize("value", [r"/(\pL{100}){9}", "/[ü-é]", "/[é-ü]"])
-    def test_what_envoy_takes_is_planned(self, run, value):
-        """As text they are too large or no expression; Envoy takes the bytes."""
-        path = {"type": "RegularExpression", "value": value}
-        run.put(split(20, rules=[{"name": "a", "matches": [{"path": path}]}]))
-        assert (run.said.faults, run.split(GATEWAY)) == ([], {"predictor": 80, "v2": 20})
+        monkeypatch.setattr(xdserve.pipeline, "check", check)
+        run.put(split(50), d.policy("other", d.KSERVE, target_name="iris"))
+        assert run.split(GATEWAY) == {"predictor": 50, "v2": 50}
+        (found,) = run.said.findings[POLICY._replace(name="other")]
+        assert found.reason is Reason.FAILED
 
 
 class TestGateways:
