@@ -243,7 +243,7 @@ async def test_who_does_not_lead_writes_nothing(world):
 
 
 async def test_envoys_that_roll_do_not_make_a_gateway_flap(world, monkeypatch):
-    monkeypatch.setitem(statuses.PATIENCE, "NoGateway", 1.0)
+    monkeypatch.setitem(statuses.PATIENCE, "NoGateway", 60.0)
     await world.apply(isvc())
     ref = world.ref("InferenceService")
     world.say(ref, TRUE)
@@ -254,13 +254,14 @@ async def test_envoys_that_roll_do_not_make_a_gateway_flap(world, monkeypatch):
     world.say(ref, TRUE)
     await wait_until(lambda: world.writer._past[ref].doubted is None)
     assert world.writer.writes == 1
+    monkeypatch.setitem(statuses.PATIENCE, "NoGateway", 0.2)
     world.say(ref, gone)
     await world.reads(ref, "NoGateway")
 
 
 async def test_while_replicas_of_two_versions_are_compared_what_was_said_holds(world, monkeypatch):
     monkeypatch.setitem(statuses.PATIENCE, "Pending", 0.2)
-    monkeypatch.setattr(statuses, "ROLLING_SECONDS", 1.5)
+    monkeypatch.setattr(statuses, "ROLLING_SECONDS", 60.0)
     await world.apply(isvc())
     ref = world.ref("InferenceService")
     world.say(ref, TRUE)
@@ -275,6 +276,8 @@ async def test_while_replicas_of_two_versions_are_compared_what_was_said_holds(w
     await world.reads(other, "Pending")
     assert world.condition(ref) == before
     # Not for ever: replicas that stay of two versions are no roll.
+    monkeypatch.setattr(statuses, "ROLLING_SECONDS", 0.2)
+    world.writer.mark([ref])
     await world.reads(ref, "Pending")
 
 
