@@ -236,6 +236,9 @@ def _print_findings(result: Validated, output: Report, quiet: bool) -> int:
 def diff(
     old: Annotated[Path, typer.Argument(help="A file or directory of objects; - is standard input.", metavar="OLD")],
     new: Annotated[Path, typer.Argument(help="The same after a change; - is standard input.", metavar="NEW")],
+    context: Annotated[
+        list[Path] | None, flag("Objects that are there too, before and after; may be repeated.", "PATH", None)
+    ] = None,
     output: Annotated[
         Report, typer.Option("--output", "-o", help="Form of the output.", metavar="text|json")
     ] = Report.TEXT,
@@ -249,6 +252,7 @@ def diff(
     given = locals()
     _check_paths("OLD", old, stdin=True)
     _check_paths("NEW", new, stdin=True)
+    _check_paths("--context", *(context or ()))
     if str(old) == str(new) == "-":
         _wrong("NEW", "-", "standard input once")
     options = _options(given)
@@ -258,7 +262,7 @@ def diff(
     from xdserve.sources.tree import SourceUnavailable
 
     try:
-        result = compare(old, new, options)
+        result = compare(old, new, options, context or ())
     except SourceUnavailable as error:
         _say(str(error))
         raise typer.Exit(USAGE) from None

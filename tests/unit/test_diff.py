@@ -197,6 +197,19 @@ def test_two_files_are_two_states_of_one(tmp_path, capfd):
     assert capfd.readouterr().out.endswith("nothing is sent\n")
 
 
+def test_a_policy_alone_is_compared_among_the_objects_that_are_there_too(tmp_path, capfd):
+    """As a hook has it: two states of one file, of which the folder beside has one as well."""
+    beside = tmp_path / "manifests"
+    beside.mkdir()
+    (beside / "services.yaml").write_text(yaml.safe_dump_all([*STABLE, *V2]))
+    for path, weight in ((tmp_path / "before.yaml", 10), (beside / "policy.yaml", 20)):
+        path.write_text(yaml.safe_dump(canary(weight)))
+    paths = [str(tmp_path / "before.yaml"), str(beside / "policy.yaml")]
+    assert cli.main(["diff", "--context", str(beside), *paths]) == 1
+    assert "1 gateway, 1 resource sent, 0 removed" in capfd.readouterr().out
+    assert cli.main(["diff", "--context", str(tmp_path / "none"), *paths]) == 2
+
+
 def test_the_same_twice_is_the_same(folders):
     for number in range(20):
         folders.write("old", isvc(f"m{number}"), file=f"{number}.yaml")

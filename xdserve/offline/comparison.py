@@ -19,7 +19,7 @@ from xds.wire.resource import delta_response
 from xdserve.offline.findings import Said, found
 from xdserve.offline.planning import Plans
 from xdserve.offline.readable import readable
-from xdserve.offline.reading import below
+from xdserve.offline.reading import below, read
 from xdserve.printing import printable
 from xdserve.sources import Change as ObjectChange
 from xdserve.sources.files import Files, Reading
@@ -103,8 +103,8 @@ class Comparison:
         return sum(each.verb in verbs for gateway in self.gateways for each in gateway.changes)
 
 
-def compare(old: Path, new: Path, options: Options) -> Comparison:
-    """Compare what the objects of two files or directories give.
+def compare(old: Path, new: Path, options: Options, context: Iterable[Path] = ()) -> Comparison:
+    """Compare what the objects of two files or directories give; what ``context`` has is there too, before and after.
 
     Raises:
         SourceUnavailable: a directory cannot be read.
@@ -114,7 +114,7 @@ def compare(old: Path, new: Path, options: Options) -> Comparison:
     for reading in readings[0]:
         files.apply(reading)
     # A gateway that loses its target while Envoys are connected answers 404.
-    plans = Plans.of(files, options, envoys=1)
+    plans = Plans.of(files, options, envoys=1, context=read((), context).context)
     before, said = _held(plans), found(files, plans)
     plans.apply(_updates(files, *readings))
     return _comparison(plans, before, said, found(files, plans))
