@@ -290,7 +290,7 @@ async def test_it_ends_well_and_soon_when_told(tmp_path, number):
         program.child.process.send_signal(number)
         assert await asyncio.to_thread(program.child.process.wait, 30) == 0
         # The kernel's limit for a pod is 30 s; streams are given one.
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert "Traceback" not in program.child.log.read_text()
 
 
