@@ -22,7 +22,7 @@ KINDS = ("TrafficPolicy", "ServiceGateway")
 # What no schema can say within the apiserver's budget: these come as Accepted=False instead.
 BEYOND_A_SCHEMA = re.compile(
     r"a regular expression of RE2|what cannot match a semicolon|matches of \d+ characters in all|each host once"
-    r"|at most the limit"
+    r"|splits of \d+ shares in all|at most the limit"
 )
 
 
@@ -269,10 +269,23 @@ def test_what_is_wrong_in_a_gateway_is_refused_by_both(path, value):
         changed(WHOLE, COOKIE, {"name": "a", "type": "RegularExpression", "value": "a;b"}),
         changed(WHOLE, PATH, {"type": "RegularExpression", "value": "(a)\\1"}),
         changed(WHOLE, "rules.0.matches", [{"headers": [{"name": "a", "value": "x" * 4096}] * 16}] * 3),
+        changed(
+            changed(WHOLE, "split", [{"backend": f"b{n}"} for n in range(64)]),
+            "rules",
+            [{"name": f"r{n}", "matches": [{"path": {"value": f"/{m}"}} for m in range(64)]} for n in range(5)],
+        ),
         changed(GATEWAY, "hosts", ["a.b", "A.b"]),
         changed(GATEWAY, "resources.requests.memory", "1025Mi"),
     ],
-    ids=["expression", "semicolon", "back reference", "endless", "host twice, in another case", "more than the limit"],
+    ids=[
+        "expression",
+        "semicolon",
+        "back reference",
+        "endless",
+        "shares",
+        "host twice, in another case",
+        "more than the limit",
+    ],
 )
 def test_what_no_schema_can_say_is_said_by_xdserve(document):
     assert crds.refusals(document) == []
