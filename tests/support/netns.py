@@ -75,13 +75,28 @@ def allow_networks():
 
     The process keeps its user and its network. Does nothing where that is refused: `Network` says so when it is needed.
     """
-    user, group = os.geteuid(), os.getegid()
     if _may_make_networks():
         return
+    child = os.fork()  # tries it first: there is no way back from a namespace that has no user
+    if not child:
+        os._exit(_owned())
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        _own()
+
+
+def _owned():
+    """The exit status of who tries `_own`."""
     try:
-        _unshare(_CLONE_NEWUSER)
+        _own()
     except OSError:
-        return
+        return 1
+    return 0
+
+
+def _own():
+    """Move into a user namespace of our own, as the user that we are."""
+    user, group = os.geteuid(), os.getegid()
+    _unshare(_CLONE_NEWUSER)
     me = Path("/proc/self")
     (me / "setgroups").write_text("deny")
     (me / "uid_map").write_text(f"{user} {user} 1")
