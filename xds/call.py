@@ -26,6 +26,8 @@ class Limits:
     """What a client may take of the server. Times in seconds.
 
     Args:
+        handshake: until a new connection has shown that it speaks TLS, if that is asked for, and HTTP/2.
+        idle: until a connection without a stream is closed.
         first_request: until a new stream has said what it wants.
         identify: until it is known who its client is.
         write: until a client has taken a response; it is cut off then, with its connection.
@@ -34,6 +36,8 @@ class Limits:
         connection_age: after which a stream is moved to a new connection, a tenth more or less; 0: never.
     """
 
+    handshake: float = 10.0
+    idle: float = 60.0
     first_request: float = 10.0
     identify: float = 10.0
     write: float = 30.0

@@ -125,7 +125,7 @@ class Server:
         Raises:
             OSError: the address cannot be listened at.
         """
-        server = grpc.aio.server(options=[*OPTIONS, *self._age_option()])
+        server = grpc.aio.server(options=[*OPTIONS, *self._connection_options()])
         server.add_generic_rpc_handlers([self._handlers(name, methods) for name, methods in SERVICES.items()])
         try:
             port: int = (
@@ -139,11 +139,14 @@ class Server:
         self._grpc = server
         return port
 
-    def _age_option(self) -> Iterator[tuple[str, int]]:
-        """After its age, a tenth more or less, gRPC tells the client to make a new connection for new streams.
+    def _connection_options(self) -> Iterator[tuple[str, int]]:
+        """How long gRPC bears with connections.
 
-        The streams on the old one end later, by `_until`: gRPC would cut them, as a client does that is lost.
+        After its age, a tenth more or less, the client is told to make a new one for new streams. Streams on the old
+        one end later, by `_until`: gRPC would cut them, as a client does that is lost.
         """
+        yield "grpc.server_handshake_timeout_ms", round(self._limits.handshake * 1000)
+        yield "grpc.max_connection_idle_ms", round(self._limits.idle * 1000)
         if self._limits.connection_age:
             yield "grpc.max_connection_age_ms", round(self._limits.connection_age * 1000)
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from tests.stream.rig import GATEWAY, Client
+from tests.stream.rig import DEADLINE, GATEWAY, Client
 from tests.support.model_envoy import make
 from tests.support.streams import STREAM_ADS
 from tests.support.wait import wait_until as until
@@ -24,7 +24,9 @@ from xds.session import ProtocolError
 from xds.types import ResourceType
 from xds.wire import encode
 
-CLUSTER, LISTENER = ResourceType.CLUSTER, ResourceType.LISTENER
+CLUSTER, ENDPOINT, LISTENER = ResourceType.CLUSTER, ResourceType.ENDPOINT, ResourceType.LISTENER
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2 says first: the preface, and settings with nothing in them."""
 GOING = (grpc.StatusCode.UNAVAILABLE, "this server is going down")
 
 
@@ -120,6 +122,21 @@ class TestDraining:
         await until(lambda: rig.arriving == 1)
         await rig.server.stop(10)
         assert await client.end() == GOING
+
+
+class TestConnections:
+    async def test_one_that_says_nothing_or_has_no_stream_is_closed(self, start):
+        rig = await start(handshake=0.1, idle=1.0)
+        in_use = rig.client()
+        await in_use.take(CLUSTER, gateway=GATEWAY)
+        for hello in (b"", HELLO):
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(hello)
+            async with asyncio.timeout(DEADLINE):
+                await reader.read()  # to its end
+            writer.close()
+            await writer.wait_closed()
+        assert await in_use.take(ENDPOINT, ["nobody"]) == {}
 
 
 class TestAge:
