@@ -214,9 +214,10 @@ class Gateway:
     def _count_loss(self, node_id: str, type_: ResourceType, name: str, version: str) -> None:
         """An Envoy was lost while it had a version unanswered: twice, and it may be what kills it.
 
-        Only where something else is known to be good: an Envoy that dies of another cause is to be served.
+        Only where something else is known to be good: an Envoy that dies of another cause is served. No Envoy dies
+        of endpoints, and those that were good before may be gone.
         """
-        if not self.scope.doubtful(type_, name, version):
+        if type_ is ResourceType.ENDPOINT or not self.scope.doubtful(type_, name, version):
             return
         self._losses[node_id, type_, name, version] += 1
         if self._losses[node_id, type_, name, version] >= LOSSES:

@@ -144,6 +144,22 @@ def test_a_quarantine_ends():
     assert client.gateway.rejections() == ()
 
 
+def test_endpoints_are_never_in_quarantine():
+    """An Envoy that dies again and again, of whatever it is, does not hold the others at addresses that are gone."""
+    client = Client(make(CLUSTER, "a"), make(ENDPOINT, "a", 0))
+    client.take(CLUSTER)
+    client.take(ENDPOINT, ["a"])
+    wanted = make(ENDPOINT, "a", 1)
+    client.publish(wanted)
+    client.get()
+    for _ in range(3):
+        client.reconnect()
+        client.take(CLUSTER, initial={"a": make(CLUSTER, "a").version})
+        came = client.ask(ENDPOINT, ["a"], initial={"a": make(ENDPOINT, "a", 0).version})
+        assert [got.versions for got in came] == [{"a": wanted.version}]
+    assert client.gateway.rejections() == ()
+
+
 def test_what_was_refused_can_be_tried_again():
     client = Client(make(LISTENER, "http", 0))
     client.take(LISTENER)
