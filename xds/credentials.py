@@ -197,7 +197,8 @@ def _check_pair(certificate: Path, key: Path, certificates: bytes, private: byte
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ValueError(f"{key}: not the key of the certificate in {certificate}") from None
-        raise ValueError(f"{key}: not an unencrypted private key in PEM for {certificate} ({error.reason})") from None
+        reason = f" ({error.reason})" if error.reason else ""
+        raise ValueError(f"{key}: not an unencrypted private key in PEM for {certificate}{reason}") from None
 
 
 @contextmanager

@@ -64,7 +64,8 @@ def find(kubeconfig: Path | None) -> Place:
     """
     if kubeconfig:
         if not kubeconfig.is_file():
-            raise ClusterUnknown(f"kubeconfig {kubeconfig}: no such file")
+            why = "is a directory" if kubeconfig.is_dir() else "no such file"
+            raise ClusterUnknown(f"kubeconfig {kubeconfig}: {why}")
         return Place(str(kubeconfig))
     if os.environ.get("KUBERNETES_SERVICE_HOST") and (ACCOUNT / "token").is_file():
         return Place(None)
