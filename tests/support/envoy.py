@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 
+from tests.support.processes import Children, free_ports
 from tests.support.wait import wait_until
 from xdserve.demo.envoy import Envoy, Launch, find, start
-from xdserve.demo.processes import Children, free_ports
 
 __all__ = ["Envoy", "envoy_binary", "running_envoy", "static_bootstrap", "wait_live"]
 

@@ -6,9 +6,23 @@ import os
 import time
 from pathlib import Path
 
-from xdserve.demo.processes import Child, ChildError, Children, free_ports
+from xdserve.demo import processes
+from xdserve.demo.processes import Child, ChildError, Children
 
 __all__ = ["Child", "ChildError", "Children", "clean_environment", "exists", "free_ports", "wait_for_line"]
+
+
+_GIVEN = set()
+
+
+def free_ports(count, host="127.0.0.1"):
+    """Ports that nobody listens on, and that nobody else in this run was given: they may be about to listen there."""
+    found = []
+    while missing := count - len(found):
+        new = set(processes.free_ports(missing, host)) - _GIVEN
+        _GIVEN.update(new)
+        found += new
+    return found
 
 
 def exists(pid):
