@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.session.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, Client, make
 from xds.session.gates import DOUBT
 from xds.session.substream import MOST_FLIGHTS
@@ -85,6 +87,24 @@ class TestRoutesWaitForTheirClusters:
     def test_a_route_that_the_client_runs_is_sent_again_when_asked_for(self):
         client = connected()
         assert what(client.ask(ROUTE, ["r"])) == [("rds", ["r"], [])]
+
+
+class TestALateCluster:
+    def test_it_is_as_slow_as_what_was_sent_of_it_whatever_is_to_come(self):
+        """A cluster with health checks never warms; one without is to take its place, and does not fit in yet."""
+        client = connected(patience=1.0, limit=1)
+        client.publish(replace(make(CLUSTER, "d"), slow=True), make(ENDPOINT, "d"))
+        client.get()
+        [endpoints] = client.ask(ENDPOINT, ["d"])
+        client.ack(endpoints)
+        client.publish(*(make(CLUSTER, name, 1) for name in "abcd"), make(ROUTE, "r", 1, ["d"]))
+        seen = []
+        while pending := client.get() or client.later(1.0):
+            seen += [(got.type.short, *got.names) for got in pending]
+            for got in pending:
+                if got.type is not CLUSTER and got.names != ["a"]:
+                    client.say(got.type, nonce=got.nonce)
+        assert [one for one in seen if "d" in one or "r" in one] == [("cds", "d"), ("eds", "d"), ("rds", "r")]
 
 
 class TestAfterABreakWhileWarming:

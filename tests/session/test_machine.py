@@ -79,7 +79,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(name=names, uses=some, fault=FAULT)
     def put_canary(self, name, uses, fault):
         """New clusters and the route to them in one change."""
-        for cluster in uses:
+        for cluster in sorted(uses):
             self.life.put(CLUSTER, cluster, **fault)
             self.life.put(ENDPOINT, cluster)
         self.life.put(ROUTE, name, uses)

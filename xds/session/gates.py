@@ -160,7 +160,9 @@ class Gates:
         pending = cluster in eds.dirty or cluster in eds.forced or eds.flying(cluster)
         told = cluster in eds.acknowledged or eds.sent.get(cluster) == ABSENT
         answered = eds.wants(cluster) and told and not pending
-        return answered and self._clusters.flying(cluster) and held is not None and not held.slow
+        # What the client warms is what it was sent last; of another version it is not known here whether it warms slowly.
+        warms = held is not None and self._clusters.sent.get(cluster) == held.version and not held.slow
+        return answered and self._clusters.flying(cluster) and warms
 
     def _blamed(self) -> frozenset[str]:
         """The late clusters that cannot be warm; all of them where each looks as if it was."""
