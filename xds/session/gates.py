@@ -160,7 +160,7 @@ class Gates:
         pending = cluster in eds.dirty or cluster in eds.forced or eds.flying(cluster)
         told = cluster in eds.acknowledged or eds.sent.get(cluster) == ABSENT
         answered = eds.wants(cluster) and told and not pending
-        # What the client warms is what it was sent last; of another version it is not known here whether it warms slowly.
+        # The client warms what it was sent last; another version does not tell whether that has health checks.
         warms = held is not None and self._clusters.sent.get(cluster) == held.version and not held.slow
         return answered and self._clusters.flying(cluster) and warms
 
