@@ -42,6 +42,8 @@ PATIENCE = {PENDING: 2.0, NO_GATEWAY: 10.0}
 ROLLING_SECONDS = 300.0
 """The same while replicas of two versions configure Envoys: what each makes of the same objects may differ."""
 RETRY_FIRST, RETRY_LONGEST = 1.0, 300.0
+AT_ONCE = 4
+"""Conflicts in a row after which the next try waits, as after a first failure: two writers take turns by then."""
 FORGIVEN_SECONDS = 600.0
 """What nobody has undone for so long begins anew."""
 _random = SystemRandom()
@@ -287,11 +289,12 @@ class StatusWriter:
         past.failures += 1
         if error.status == 404:
             self._past.pop(ref, None)
-        elif error.status == 409 and past.failures < 5:
+        elif error.status == 409 and past.failures <= AT_ONCE:
             await self._again(ref, past)
         else:
             self._say(ref, error)
-            self._later(ref, past, past.failures, RETRY_LONGEST if error.status == 403 else error.retry_after)
+            waits = past.failures - (AT_ONCE if error.status == 409 else 0)
+            self._later(ref, past, waits, RETRY_LONGEST if error.status == 403 else error.retry_after)
 
     async def _again(self, ref: Ref, past: _Past) -> None:
         """It has changed since the source saw it: read it, and look once more."""
