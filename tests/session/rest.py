@@ -70,9 +70,11 @@ class Rest:
 
     def _tells_otherwise(self, type_, name, served):
         """It came back with the version before what it took of a response whose refusal was lost with its stream."""
-        if self.envoy.variant is not Variant.DELTA or (type_, name) not in self.envoy.untold:
-            return False
-        return self.envoy.said[type_].get(name) == served.version
+        return self._untold(type_, name) and self.envoy.said[type_].get(name) == served.version
+
+    def _untold(self, type_, name):
+        """It took it of a response that it refused otherwise, and has said neither: docs/adr/0005."""
+        return self.envoy.variant is Variant.DELTA and (type_, name) in self.envoy.untold
 
     def _held_back(self, type_, served):
         """A route to a cluster that cannot warm, or of which the server cannot know that it is warm."""
@@ -98,7 +100,7 @@ class Rest:
         for name in self.envoy.held[type_].keys() - set(self.life.scope.names(type_)):
             wanted = self.life.scope.wanted(type_, name) is not None
             kept = wanted or self._needed(type_, name) or self._cannot_say(type_, name)
-            assert kept, f"{self.envoy.node_id}: {type_.short} {name} is left over"
+            assert kept or self._untold(type_, name), f"{self.envoy.node_id}: {type_.short} {name} is left over"
 
     def _cannot_say(self, type_, name):
         """It refused the response that took the name away, and holds back its answer while clusters warm."""
