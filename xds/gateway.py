@@ -95,7 +95,7 @@ class Gateway:
     ) -> Session:
         """A stream came. `number` is unlike that of any other stream; `prefix` starts its nonces."""
         refusals = self._refusals.get(node_id) or self._remembered(node_id)
-        self._forget_outdated(refusals)
+        self._forget_outdated(node_id, refusals)
         session = Session(self.scope, self._terms, variant=variant, types=types, prefix=prefix, refusals=refusals)
         self._members[number] = Member(session, node_id, wake)
         return session
@@ -107,14 +107,14 @@ class Gateway:
             refusals.setdefault(type_, {}).setdefault(name, {})[version] = True
         return refusals
 
-    def _forget_outdated(self, refusals: Refusals) -> None:
+    def _forget_outdated(self, node_id: str, refusals: Refusals) -> None:
         """Of what cannot be sent any more nothing is remembered: a doubt about it would hold up what can."""
+        sessions = [member.session for member in self._members.values() if member.node_id == node_id]
         for type_, names in refusals.items():
-            for name, versions in list(names.items()):
-                for version, sure in list(versions.items()):
-                    if not self._may_come(type_, name, version, sure=sure):
-                        del versions[version]
-                if not versions:
+            for name in [name for name in names if not any(session.lists(type_, name) for session in sessions)]:
+                kept = {v: sure for v, sure in names[name].items() if self._may_come(type_, name, v, sure=sure)}
+                names[name] = kept
+                if not kept:
                     del names[name]
 
     def _may_come(self, type_: ResourceType, name: str, version: str, *, sure: bool) -> bool:
@@ -206,7 +206,7 @@ class Gateway:
         self.scope.suspect(type_, found.suspects)
         for name in (*found.culprits, *found.suspects):
             member.session.note_refusal(type_, name, versions[name], sure=name in found.culprits)
-        self._forget_outdated(member.session.refusals)
+        self._forget_outdated(member.node_id, member.session.refusals)
         self._refusals[member.node_id] = member.session.refusals
         while len(self._refusals) > _MOST_REFUSERS:
             del self._refusals[next(iter(self._refusals))]

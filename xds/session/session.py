@@ -408,6 +408,11 @@ class Session:
         sub = self._substreams.get(type_)
         return sub.acknowledged.get(name) if sub else None
 
+    def lists(self, type_: ResourceType, name: str) -> bool:
+        """Whether a response says or will say something of the name that the client may refuse."""
+        sub = self._substreams.get(type_)
+        return sub is not None and sub.lists(name)
+
     def unanswered(self) -> Iterator[tuple[ResourceType, str, str]]:
         """Type, name and version of all that was sent and neither acknowledged nor refused."""
         for sub in self._substreams.values():

@@ -47,6 +47,11 @@ class SotwSubStream(SubStream):
         """Whether a response can say it: by leaving the name out of all there is."""
         return self.whole
 
+    def lists(self, name: str) -> bool:
+        """Whether the name is in a response that waits for its answer, or in all that are to come."""
+        flying = any(name in flight.listed for flight in self.flights)
+        return flying or name in self._carried or super().lists(name)
+
     # -- Subscriptions -----------------------------------------------------------------------------------------
 
     def open(self, ask: Ask, scope: Scope) -> None:

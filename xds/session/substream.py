@@ -117,6 +117,10 @@ class SubStream:
         """Whether a response that says something of the name waits for its answer."""
         return bool(self.flights) and any(flight.mentions(name) for flight in self.flights)
 
+    def lists(self, name: str) -> bool:
+        """Whether something is said of the name in a response that waits for its answer, or in all that are to come."""
+        return self.flying(name)
+
     # -- The state table ---------------------------------------------------------------------------------------
 
     def signal(self, ask: Ask) -> Signal:
