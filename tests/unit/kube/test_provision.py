@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -264,19 +265,19 @@ async def test_a_service_that_is_deleted_or_changed_is_mended_at_once(apiserver,
 
 
 async def test_config_maps_are_read_in_turn(apiserver, start, monkeypatch):
-    """One by one, so not all at each look."""
-    monkeypatch.setattr(provision, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(provision, "LONGEST_LOOK", 1.0)
+    """Each at one of so many looks, so not all at once."""
     monkeypatch.setattr(making, "LOOKS_A_CONFIG", 5)
-    targets = [target(f"iris-{number}") for number in range(20)]
-    made = start(*targets)
-    await wait_until(lambda: made._looks == 1)
+    made = start(*(target(f"iris-{number}") for number in range(20)))
     await wait_until(lambda: made.applied == 20)
-    looks, asked = made._looks, made.requests["get"]
-    await wait_until(lambda: made._looks >= looks + 5)
-    await wait_until(lambda: made.applied == 20)
-    read = made.requests["get"] - asked
-    assert 15 <= read <= 20 * (made._looks - looks + 1) / 5 + 10
+    asked = [made.requests["get"]]
+    for looks in range(made._looks + 1, made._looks + 6):
+        made._look_at = 0.0  # the next one is due
+        made._woken.set()
+        await wait_until(lambda looks=looks: made._looks == looks)
+        await wait_until(lambda: made.applied == 20)
+        asked.append(made.requests["get"])
+    assert asked[-1] - asked[0] == 20
+    assert max(later - before for before, later in pairwise(asked)) < 10
 
 
 class Never:
