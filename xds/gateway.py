@@ -133,9 +133,9 @@ class Gateway:
         for event in events:
             match event:
                 case Acknowledged():
-                    self._tell(self.scope.acknowledge(event.type, event.versions))
+                    self._tell(self.scope.acknowledge(event.type, event.versions, member.node_id))
                 case Subscribed(held=held) if held:
-                    self._tell(self.scope.acknowledge(event.type, held))
+                    self._tell(self.scope.acknowledge(event.type, held, member.node_id))
                 case Rejected():
                     self._refused(member, event)
                 case _:

@@ -251,11 +251,12 @@ class Scope:
 
     # -- What Envoys say ---------------------------------------------------------------------------------------
 
-    def acknowledge(self, type_: ResourceType, versions: Mapping[str, str]) -> Changes:
-        """An Envoy has these versions by name; those that are wanted are good. Says what is served otherwise now.
+    def acknowledge(self, type_: ResourceType, versions: Mapping[str, str], node: str = "") -> Changes:
+        """An Envoy, `node`, has these versions by name; those wanted are good. Says what is served otherwise now.
 
         A version that another Envoy refused stays refused, and is served where nothing else is good. One that is in
-        quarantine comes out of it.
+        quarantine comes out of it, and so does one that this Envoy was thought to refuse: in the state of the world one
+        refusal may stand for several responses.
         """
         before: dict[Key, str | None] = {}
         wanted, good = self._wanted[type_], self._good[type_]
@@ -265,12 +266,12 @@ class Scope:
                 continue
             known = good.get(name, ())
             if not (known and known[0].version == version) or self._refused or self._suspects:
-                self._found_good((type_, name), found, before)
+                self._found_good((type_, name), found, before, node)
         return self._settle(before) if before else {}
 
-    def _found_good(self, key: Key, found: Resource, before: dict[Key, str | None]) -> None:
+    def _found_good(self, key: Key, found: Resource, before: dict[Key, str | None], node: str) -> None:
         refusal = self._refused.get(key, {}).get(found.version)
-        if refusal is not None and refusal.cause is Cause.REFUSED:
+        if refusal is not None and refusal.cause is Cause.REFUSED and refusal.node != node:
             if key not in self._taken or self._taken[key].version != found.version:
                 before[key] = self._version(key)
                 self._taken[key] = found

@@ -98,6 +98,14 @@ class TestARefusedVersion:
         assert scope.acknowledge(LISTENER, {"http": BAD.version}) == {}
         assert scope.get(LISTENER, "http") is GOOD
 
+    def test_which_the_same_envoy_takes_after_all_is_good(self):
+        scope = scope_with(GOOD)
+        scope.update([BAD])
+        refuse(scope, BAD)
+        assert scope.acknowledge(LISTENER, {"http": BAD.version}, "envoy") == {LISTENER: {"http"}}
+        assert scope.get(LISTENER, "http") is BAD
+        assert scope.rejections() == ()
+
     def test_may_be_the_good_one_of_another_envoy(self):
         scope = scope_with(GOOD)
         scope.update([BAD])
