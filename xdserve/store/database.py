@@ -131,9 +131,9 @@ class Store:
     def close(self) -> None:
         """Let go of the file; a second close does nothing."""
         self._database.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

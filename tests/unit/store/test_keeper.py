@@ -206,6 +206,7 @@ async def test_a_store_that_hangs_is_given_up_at_the_deadline(keep):
     with capture_logs() as lines:
         await keeper.close(0.05)
     answers.set()
+    keeper._thread.shutdown()  # it closes the store when it comes back
     assert [(line["event"], line["names"]) for line in lines] == [("last good versions lost", 1)]
 
 
