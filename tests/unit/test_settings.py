@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -407,6 +407,7 @@ def complaints(flags: dict[str, object] | None = None, config: Path | None = Non
     return ()
 
 
+@example(content="\ud7fc:".encode())
 @given(content=st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_file_is_read_or_refused_in_lines(content: bytes, file: Path) -> None:

@@ -122,10 +122,15 @@ def _line(details: ErrorDetails, sources: Sequence[_Source]) -> str:
     source = next((source for source in sources if setting in source.values), None)
     if source is None:
         return f"{flag_of(str(setting))}: not given, allowed {_allowed(details)}"
-    where = source.name(str(setting)) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    where = source.name(_plain(setting)) + "".join(f"[{p}]" if isinstance(p, int) else f".{_plain(p)}" for p in path)
     if details["type"] == "extra_forbidden":
         return f"{where}: no such setting, allowed {', '.join(Settings.model_fields)}"
     return f"{where}: found {short(_found(details, source))}, allowed {_allowed(details)}"
+
+
+def _plain(key: object) -> str:
+    """A key as it was written, unless a terminal could not show it."""
+    return str(key) if str(key).isprintable() else short(key)
 
 
 def _found(details: ErrorDetails, source: _Source) -> object:
