@@ -109,13 +109,14 @@ class Gateway:
 
     def _forget_outdated(self, node_id: str, refusals: Refusals) -> None:
         """Of what cannot be sent any more nothing is remembered: a doubt about it would hold up what can."""
+        if not any(refusals.values()):
+            return  # as of most: a thousand Envoys that come back do not look at one another
         sessions = [member.session for member in self._members.values() if member.node_id == node_id]
         for type_, names in refusals.items():
             for name in [name for name in names if not any(session.lists(type_, name) for session in sessions)]:
-                kept = {v: sure for v, sure in names[name].items() if self._may_come(type_, name, v, sure=sure)}
-                names[name] = kept
-                if not kept:
-                    del names[name]
+                versions = names.pop(name)
+                if kept := {v: sure for v, sure in versions.items() if self._may_come(type_, name, v, sure=sure)}:
+                    names[name] = kept
 
     def _may_come(self, type_: ResourceType, name: str, version: str, *, sure: bool) -> bool:
         known = self.scope.known(type_, name, version) is not None

@@ -12,6 +12,7 @@ from xdserve.kube.events import Recorder
 from xdserve.kube.leader import Leadership
 from xdserve.kube.provision import Provisioner
 from xdserve.kube.reflector import Counts
+from xdserve.kube.reports import Reporter
 from xdserve.kube.status import StatusWriter
 from xdserve.metrics import CONFLICT, DROPPED, ERROR, LIST, LOOK, WATCH, WRITTEN, KubernetesMetrics
 
@@ -40,13 +41,13 @@ def failures(counts: Iterable[tuple[str, Counts]]) -> Figures:
     return found
 
 
-def show_writing(metrics: KubernetesMetrics, writer: StatusWriter, recorder: Recorder) -> None:
-    """What is written into and about users' objects."""
+def show_writing(metrics: KubernetesMetrics, writer: StatusWriter, recorder: Recorder, reporter: Reporter) -> None:
+    """What is written into and about users' objects, and what another replica could not be told for it."""
     metrics.status_writes.set_functions(
         lambda: {
             (WRITTEN,): writer.writes,
             (CONFLICT,): writer.conflicts,
-            (ERROR,): writer.failures - writer.conflicts,
+            (ERROR,): writer.failures - writer.conflicts + reporter.failures,
         }
     )
     metrics.events.set_functions(lambda: {(WRITTEN,): recorder.written, (DROPPED,): recorder.dropped})

@@ -217,7 +217,7 @@ class OnKubernetes:
     def _show(self, metrics: KubernetesMetrics) -> None:
         heard = (CONFIG_MAPS.kind, self._elsewhere.counts)
         show_following(metrics, lambda: (*self._source.counts(), heard))
-        show_writing(metrics, self._writer, self._recorder)
+        show_writing(metrics, self._writer, self._recorder, self._reporter)
         show_replica(metrics, self._leadership, lambda: self._authority.certificate)
         if self._settings.provision is not Provision.OFF:
             show_gateways(metrics, self._provisioner)

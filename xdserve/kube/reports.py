@@ -224,6 +224,8 @@ class Reporter:
         self._beat = 0
         self._life = f"{time.time_ns():x}"
         self._troubled = False
+        self.failures = 0
+        """Times that a gateway could not be reported, for a fault of ours."""
 
     def mark_gateway(self, gateway: str) -> None:
         """Envoys of this gateway came, went, acknowledged or refused something, or are to have something else."""
@@ -258,12 +260,16 @@ class Reporter:
                 await pauses.take()
 
     def _delivery(self, gateway: str) -> Delivery | None:
-        """A fault of ours costs one gateway its word, and no Envoy its stream."""
+        """A fault of ours costs no Envoy its stream: what was said of the gateway before stays, and is out of date.
+
+        To say nothing would mean that no Envoy of it is connected here.
+        """
         try:
             return self._judge.delivery(gateway)
         except Exception:
+            self.failures += 1
             logger.exception("a gateway cannot be reported", gateway=gateway)
-            return None
+            return self._own.get(gateway)
 
     async def _write(self) -> None:
         self._beat += 1

@@ -182,25 +182,35 @@ async def test_an_object_that_cannot_be_judged_harms_no_other():
 
 
 class FaultyOfOne:
+    faulty = True
+
     def gateways(self):
         return ["models/iris", "models/wine"]
 
     def delivery(self, gateway):
-        if gateway == "models/iris":
+        if gateway == "models/iris" and self.faulty:
             raise ValueError("a fault of ours")
         return Delivery("digest", Progress.DONE)
 
 
 async def test_a_gateway_that_cannot_be_reported_harms_no_other():
-    written = []
+    """Nor does it count as without Envoys here, where something was said of it before."""
+    written, judge = [], FaultyOfOne()
 
     async def call(method, path, body=None, **more):
-        written.append(body)
+        if body is not None:
+            written.append(unpacked(body["data"]["report"]).keys())
         return {}
 
-    task = asyncio.create_task(Reporter(call, FaultyOfOne(), "system", "report").publish())
-    await wait_until(lambda: written or task.done())
-    assert not task.done()
-    assert unpacked(written[0]["data"]["report"]).keys() == {"models/wine"}
+    reporter = Reporter(call, judge, "system", "report")
+    task = asyncio.create_task(reporter.publish())
+    for faulty, known in ((True, {"models/wine"}), (False, {"models/iris", "models/wine"}), (True, None)):
+        judge.faulty, before = faulty, len(written)
+        reporter.mark_gateway("models/iris")
+        await wait_until(lambda before=before: len(written) > before or task.done())
+        assert not task.done()
+        assert written[-1] == known or known is None
+    assert written[-1] == {"models/iris", "models/wine"}
+    assert reporter.failures
     task.cancel()
     await asyncio.wait([task])
