@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema
 
 from translator.objects import ServiceGateway, TrafficPolicy
 from translator.objects.policy import _GROUP_OF_KIND as GROUPS
+from translator.objects.quantity import BODY_LIMITS, WINDOW_SIZES
 
 FOLDER = Path(__file__).parent.parent / "helm" / "xdserve" / "files" / "crds"
 Kind = type[TrafficPolicy] | type[ServiceGateway]
@@ -44,6 +45,13 @@ def rules(*each: Schema) -> Schema:
     return {"x-kubernetes-validations": list(each)}
 
 
+def between(least: str, most: str) -> Schema:
+    """A quantity within bounds; an integer or a string."""
+    text = "quantity(string(self))"
+    bounds = f"{text}.compareTo(quantity('{least}')) >= 0 && {text}.compareTo(quantity('{most}')) <= 0"
+    return rules(rule(bounds, f"an amount of memory, {least} to {most}"))
+
+
 def unless_expression(pattern: str, *, never: str | None = None) -> list[Schema]:
     """``value`` fits the pattern and not another, or is a regular expression.
 
@@ -55,7 +63,7 @@ def unless_expression(pattern: str, *, never: str | None = None) -> list[Schema]
 
 
 TEXT = r"^[^\x00-\x1f\x7f]*$"
-NORMALISED_AWAY = r"//|/(\.|%2[eE]){1,2}(/|$)|%(2[fF]|5[cC]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA])"
+NORMALISED_AWAY = r"//|/(\.|%2[eE]){1,2}(/|$)|%(2[fF]|5[cC])"
 LABEL = r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?"
 BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 GROUP_OF_KIND = {
@@ -89,6 +97,8 @@ CHECKS: dict[str, Schema] = {
     "gateway._each_host_once": {"x-kubernetes-list-type": "set"},
     "quantity._cpu": {},
     "quantity._memory": {},
+    "quantity._body_limit": between(*BODY_LIMITS),
+    "quantity._window": between(*WINDOW_SIZES),
     # Keyed lists: who applies one backend or one weight owns that alone. Rules are in order, so they are one value.
     "policy._each_backend_once": {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["backend"]},
     "policy._each_backend_name_once": {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},

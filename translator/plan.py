@@ -7,7 +7,7 @@ objects, renderers turn it into messages; two equal plans give equal messages. D
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -54,7 +54,8 @@ class Endpoint(NamedTuple):
 class Backend:
     """What can receive traffic; ``name`` is unique within its service.
 
-    ``endpoints`` is where they are found, or the one that it has as long as it lives.
+    ``endpoints`` is where they are found, or the one that it has as long as it lives. ``preserve_case`` keeps the names
+    of its answers' headers as the backend wrote them.
     """
 
     name: str
@@ -62,14 +63,19 @@ class Backend:
     endpoints: EndpointSource | Endpoint
     connect_timeout: int
     origin: Origin
+    preserve_case: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """Sticky by a cookie that the gateway sets; ``ttl`` in milliseconds, None for as long as the browser runs."""
+    """Sticky by a cookie that the gateway sets; ``ttl`` in milliseconds, None for as long as the browser runs.
+
+    ``foreign_request_id``: the gateway keeps the request ids of clients, so no cookie is drawn from them.
+    """
 
     name: str
     ttl: int | None
+    foreign_request_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +106,16 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that the gateway gives by itself."""
+    """An answer that the gateway gives by itself.
+
+    An error has a ``reason`` and a ``message`` too, for clients that read another form than the JSON ``body``.
+    """
 
     status: int
-    body: str
+    body: str = ""
     retry_after: int | None = None
+    reason: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +164,21 @@ class Route:
     action: Split | Reply
     timeouts: Timeouts
     origin: Origin
+    max_request_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The routes for some host names; ``*`` stands for every name that no other host has."""
+    """The routes for some host names; ``*`` stands for every name that no other host has.
+
+    ``max_request_bytes`` of a request body are kept for retries, unless a route says another number.
+    """
 
     name: str
     domains: tuple[str, ...]
     routes: tuple[Route, ...]
     request_headers: tuple[tuple[str, str], ...] = ()
+    max_request_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +225,46 @@ class Pods:
     router: Router | None = None
 
 
+class Underscores(Enum):
+    """What becomes of a request with a header whose name has an underscore."""
+
+    REJECT = "Reject"
+    DROP = "Drop"
+    ALLOW = "Allow"
+
+
+class EscapedSlashes(Enum):
+    """What becomes of a request with ``%2F`` or ``%5C`` in its path."""
+
+    REDIRECT = "Redirect"
+    KEEP = "Keep"
+    REJECT = "Reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What a listener accepts from clients. Windows are in bytes."""
+
+    http10: bool
+    ignore_tls_upgrade: bool
+    strip_trailing_dot: bool
+    preserve_request_id: bool
+    underscores: Underscores
+    escaped_slashes: EscapedSlashes
+    preserve_case: bool
+    stream_window: int
+    connection_window: int
+    concurrent_streams: int
+    request_timeout: int
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayPlan:
-    """One gateway: the unit of delivery. Only what is here may change its listener, and ``pods`` never does."""
+    """One gateway: the unit of delivery. Only what is here may change its listener, and ``pods`` never does.
+
+    ``default_host`` is whom an HTTP/1.0 request without a host means. ``name_backends``: answers about a failed backend
+    name it and say how it failed.
+    """
 
     name: str
     address: str
@@ -219,6 +272,9 @@ class GatewayPlan:
     trusted_hops: int
     origin: Origin
     pods: Pods = Pods()
+    edge: Edge = field(kw_only=True)
+    default_host: str = field(default="", kw_only=True)
+    name_backends: bool = field(default=False, kw_only=True)
 
 
 class Reason(Enum):

@@ -23,6 +23,7 @@ from tests.support.serve import HOST, Serve
 from tests.support.wait import wait_until
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
+from translator.planners.edge import DEFAULT_EDGE
 
 OWNER = Owner(Ref("serving.kserve.io", "InferenceService", "models", "iris"), "v1beta1", "uid-1")
 TOKEN = "token-of-iris"
@@ -43,7 +44,9 @@ class Site:
         self.serve.write("iris.yaml", isvc(), *backend("iris-predictor", model_port), entrance(self.port))
 
     def manifests(self, **more):
-        plan = GatewayPlan("models/iris", "0.0.0.0", self.port, 0, Origin(OWNER.ref, "metadata.name"))
+        plan = GatewayPlan(
+            "models/iris", "0.0.0.0", self.port, 0, Origin(OWNER.ref, "metadata.name"), edge=DEFAULT_EDGE
+        )
         address = Address("localhost", self.serve.port)
         given = {"ca": self.authority.certificate.decode(), "grace": 15, **more}
         return manifests(OWNER, plan, Deploying(xds_address=address, **given))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,11 @@ def translate_case(name: str) -> tuple[Gateways, list[str]]:
     return gateways, [line.replace(f"{folder}/", "") for line in findings]
 
 
+LOCAL_REPLIES = "local_reply_config"
+SHOWN_IN = "plain"
+"""The case that shows what all listeners have in common; the others name it."""
+
+
 def texts(gateways: Gateways, findings: list[str]) -> dict[str, str]:
     """The files of a case, by name."""
     files = {
@@ -51,6 +58,28 @@ def texts(gateways: Gateways, findings: list[str]) -> dict[str, str]:
         for section, file in OUTPUTS.items()
     }
     return {**files, FINDINGS: "".join(f"{line}\n" for line in findings)}
+
+
+@cache
+def _local_replies() -> object:
+    gateways, _ = translate_case(SHOWN_IN)
+    return next(_managers(gateways))[LOCAL_REPLIES]
+
+
+def _managers(gateways: Gateways) -> Iterator[dict[str, Any]]:
+    for resources in gateways.values():
+        for listener in resources["listeners"]:
+            for chain in listener["filter_chains"]:
+                yield from (found["typed_config"] for found in chain["filters"])
+
+
+def shortened(gateways: Gateways) -> Gateways:
+    """Without the 400 lines that are the same in every listener."""
+    short = deepcopy(gateways)
+    for manager in _managers(short):
+        if manager[LOCAL_REPLIES] == _local_replies():
+            manager[LOCAL_REPLIES] = f"as in {SHOWN_IN}/listeners.yaml"
+    return short
 
 
 def _options(path: Path) -> Options:

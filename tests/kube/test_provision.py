@@ -19,6 +19,7 @@ from tests.support.kube import ApiError
 from tests.support.wait import wait_until
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
+from translator.planners.edge import DEFAULT_EDGE
 from xdserve.kube import making, provision
 from xdserve.kube.calls import CallError, Calls
 from xdserve.kube.parts import KINDS
@@ -74,7 +75,9 @@ class World:
         path = f"/apis/serving.kserve.io/v1beta1/namespaces/{self.namespace}/inferenceservices"
         uid = self.apiserver.call("POST", path, document)["metadata"]["uid"]
         ref = Ref("serving.kserve.io", "InferenceService", self.namespace, name)
-        plan = GatewayPlan(f"{self.namespace}/{name}", "0.0.0.0", 8080, 0, Origin(ref, "metadata.name"))
+        plan = GatewayPlan(
+            f"{self.namespace}/{name}", "0.0.0.0", 8080, 0, Origin(ref, "metadata.name"), edge=DEFAULT_EDGE
+        )
         self.targets[ref] = Wanted(Owner(ref, "v1beta1", uid), plan)
         return ref, self.targets[ref]
 

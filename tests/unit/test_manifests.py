@@ -34,6 +34,7 @@ from translator.objects import parse
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan, Pods, Resources, Router
 from translator.planners import plan, router
+from translator.planners.edge import DEFAULT_EDGE
 from translator.planners.hosts import inside
 from translator.planners.indexes import INDEXES
 from translator.planners.options import Options
@@ -46,7 +47,7 @@ DEPLOYING = Deploying(xds_address=Address("xdserve.system.svc", 18000), ca="the 
 
 
 def gateway(port=8080, address="0.0.0.0", name="models/iris", **pods):
-    return GatewayPlan(name, address, port, 0, Origin(REF, "metadata.name"), Pods(**pods))
+    return GatewayPlan(name, address, port, 0, Origin(REF, "metadata.name"), Pods(**pods), edge=DEFAULT_EDGE)
 
 
 def made(owner=OWNER, plan=None, **more):

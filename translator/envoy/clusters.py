@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from translator import names
-from translator.envoy.rendered import Rendered, ads, milliseconds
+from translator.envoy.rendered import Rendered, ads, header_case, milliseconds
 from translator.envoy.shared import shared
 from translator.objects.ref import Ref
 from translator.plan import Backend, Protocol
@@ -21,6 +21,7 @@ from xds.api.envoy.config.cluster.v3 import (
 from xds.api.envoy.config.core.v3 import (
     ConfigSource,
     Http1ProtocolOptions,
+    Http1ProtocolOptionsHeaderKeyFormat,
     Http2ProtocolOptions,
     SelfConfigSource,
     TcpKeepalive,
@@ -53,7 +54,7 @@ def cluster(service: Ref, backend: Backend) -> Rendered:
         connect_timeout=milliseconds(backend.connect_timeout),
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=_limits(),
-        typed_extension_protocol_options={HTTP_OPTIONS: _protocol(backend.protocol)},
+        typed_extension_protocol_options={HTTP_OPTIONS: _protocol(backend.protocol, backend.preserve_case)},
         # A removed endpoint is gone at once, whatever health checks say of it.
         ignore_health_on_host_removal=True,
         upstream_connection_options=_keepalive(),
@@ -94,14 +95,16 @@ def _keepalive() -> UpstreamConnectionOptions:
 
 
 @shared
-def _protocol(protocol: Protocol) -> Any:
-    return Any.pack(_http2() if protocol is Protocol.H2C else _http1())
+def _protocol(protocol: Protocol, preserve_case: bool) -> Any:  # noqa: FBT001 - by position, as `shared` takes them
+    return Any.pack(_http2() if protocol is Protocol.H2C else _http1(header_case() if preserve_case else None))
 
 
-def _http1() -> HttpProtocolOptions:
+def _http1(case: Http1ProtocolOptionsHeaderKeyFormat | None) -> HttpProtocolOptions:
     return HttpProtocolOptions(
         common_http_protocol_options=CommonHttpProtocolOptions(idle_timeout=HTTP1_IDLE),
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions()),
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+            http_protocol_options=Http1ProtocolOptions(header_key_format=case)
+        ),
     )
 
 

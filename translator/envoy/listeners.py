@@ -9,26 +9,28 @@ from __future__ import annotations
 from datetime import timedelta
 
 from translator import names
-from translator.envoy.rendered import Rendered, ads, header
+from translator.envoy.local_replies import LOCAL_REPLIES, local_replies
+from translator.envoy.rendered import Rendered, ads, header, header_case, milliseconds
 from translator.envoy.shared import shared
-from translator.plan import RETRY_AFTER, GatewayPlan
-from xds.api.envoy.config.accesslog.v3 import AccessLogFilter, ResponseFlagFilter
+from translator.envoy.splits import UNIQUE_ID
+from translator.plan import Edge, EscapedSlashes, GatewayPlan, Underscores
 from xds.api.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
 from xds.api.envoy.config.core.v3 import (
     Address,
     CidrRange,
-    DataSource,
+    Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
     SocketAddress,
-    SubstitutionFormatString,
     TrafficDirection,
     TypedExtensionConfig,
 )
 from xds.api.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from xds.api.envoy.config.rbac.v3 import Permission, Policy, Principal, Rbac, RbacAction
 from xds.api.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
 from xds.api.envoy.extensions.filters.http.header_mutation.v3 import Mutations
+from xds.api.envoy.extensions.filters.http.rbac.v3 import Rbac as RbacFilter
 from xds.api.envoy.extensions.filters.http.router.v3 import Router
 from xds.api.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -37,9 +39,7 @@ from xds.api.envoy.extensions.filters.network.http_connection_manager.v3 import 
     HttpConnectionManagerServerHeaderTransformation,
     HttpConnectionManagerUpgradeConfig,
     HttpFilter,
-    LocalReplyConfig,
     Rds,
-    ResponseMapper,
 )
 from xds.api.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
@@ -48,21 +48,35 @@ from xds.api.envoy.type.matcher.v3 import StringMatcher
 from xds.api.google.protobuf import Any
 from xds.types import ResourceType
 
-KIB = 1 << 10
-BUFFER_LIMIT = 32 * KIB
-MAX_STREAMS = 100
-STREAM_WINDOW = 64 * KIB
-CONNECTION_WINDOW = 1024 * KIB
+BUFFER_LIMIT = 32 << 10
 CONNECTION_IDLE = timedelta(hours=1)
 HEADERS_TIMEOUT = timedelta(seconds=10)
-"""Envoy's "Configuring Envoy as an edge proxy"; that page's request timeout is left out: answers stream for long."""
+"""Envoy's "Configuring Envoy as an edge proxy"; what a ServiceGateway may change is in the plan's `Edge`."""
 
 NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
 """Whom Envoy trusts as internal: what comes from a private address is a client like any other, whose request id is
 not kept. No client has this address; with an empty list Envoy trusts all private ones (tried)."""
 
-UNAVAILABLE_FLAGS = ("UH", "UF", "UC", "UT", "NC", "LR", "UR", "URX")
-"""What Envoy says when a backend is missing, refuses, breaks off or takes too long."""
+OF_PROXIES = ("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-real-ip")
+"""Headers by which a proxy in front says where a request came from: believed where such proxies are trusted."""
+
+NEVER_OF_CLIENTS = ("x-original-url", "x-rewrite-url", "k-network-hash")
+"""Headers by which frameworks and Knative let a request pass for another one."""
+
+NEVER_PREFIXES = ("x-envoy-", "knative-serving-")
+"""The same for whole families: timeouts, retries and other hosts by Envoy; other revisions by Knative."""
+
+UNDERSCORES = {
+    Underscores.REJECT: HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
+    Underscores.DROP: HttpProtocolOptionsHeadersWithUnderscoresAction.DROP_HEADER,
+    Underscores.ALLOW: HttpProtocolOptionsHeadersWithUnderscoresAction.ALLOW,
+}
+
+ESCAPED_SLASHES = {
+    EscapedSlashes.REDIRECT: HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_REDIRECT,
+    EscapedSlashes.KEEP: HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
+    EscapedSlashes.REJECT: HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
+}
 
 
 def listener(gateway: GatewayPlan) -> Rendered:
@@ -84,24 +98,29 @@ def _address(host: str, port: int) -> Address:
 
 
 def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
-    """HTTP/1.1, HTTP/2 and gRPC on one port, hardened as an edge."""
+    """HTTP/1, HTTP/2 and gRPC on one port, hardened as an edge."""
+    edge = gateway.edge
     return HttpConnectionManager(
         stat_prefix="gateway",
         rds=Rds(config_source=ads(), route_config_name=gateway.name),
-        http_filters=[_drop_from_answers(), _router()],
-        common_http_protocol_options=_http(),
-        http2_protocol_options=_http2(),
+        http_filters=[_refusals(), _drop_from_answers(), _router()],
+        common_http_protocol_options=_http(edge.underscores),
+        http_protocol_options=_http1(edge, gateway.default_host),
+        http2_protocol_options=_http2(edge),
         upgrade_configs=[_websocket()],
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
+        request_timeout=milliseconds(edge.request_timeout),
         request_headers_timeout=HEADERS_TIMEOUT,
         use_remote_address=True,
         xff_num_trusted_hops=gateway.trusted_hops,
         internal_address_config=HttpConnectionManagerInternalAddressConfig(cidr_ranges=[NOBODY]),
-        early_header_mutation_extensions=[_drop_from_requests()],
+        early_header_mutation_extensions=[_mutate_requests(gateway.trusted_hops > 0, edge.preserve_request_id)],
+        preserve_external_request_id=edge.preserve_request_id,
         normalize_path=True,
         merge_slashes=True,
-        path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_REDIRECT,
-        local_reply_config=_local_replies(),
+        path_with_escaped_slashes_action=ESCAPED_SLASHES[edge.escaped_slashes],
+        strip_trailing_host_dot=edge.strip_trailing_dot,
+        local_reply_config=local_replies(gateway.name_backends),
     )
 
 
@@ -112,20 +131,30 @@ def _router() -> HttpFilter:
 
 
 @shared
-def _http() -> HttpProtocolOptions:
-    return HttpProtocolOptions(
-        idle_timeout=CONNECTION_IDLE,
-        # `x_user_id` and `x-user-id` are one header to many model servers: the former could pass for a checked one.
-        headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
+def _http(underscores: Underscores) -> HttpProtocolOptions:
+    # `x_user_id` and `x-user-id` are one header to many model servers: the former could pass for a checked one.
+    return HttpProtocolOptions(idle_timeout=CONNECTION_IDLE, headers_with_underscores_action=UNDERSCORES[underscores])
+
+
+@shared
+def _http1(edge: Edge, default_host: str) -> Http1ProtocolOptions:
+    # Java's clients offer TLS within plain text; a server that does not know an upgrade ignores it (RFC 9110, 7.8).
+    return Http1ProtocolOptions(
+        accept_http_10=edge.http10,
+        default_host_for_http_10=default_host if edge.http10 else "",
+        ignore_http_11_upgrade=[StringMatcher(prefix="TLS/")] if edge.ignore_tls_upgrade else [],
+        header_key_format=header_case() if edge.preserve_case else None,
     )
 
 
 @shared
-def _http2() -> Http2ProtocolOptions:
+def _http2(edge: Edge) -> Http2ProtocolOptions:
     return Http2ProtocolOptions(
-        max_concurrent_streams=MAX_STREAMS,
-        initial_stream_window_size=STREAM_WINDOW,
-        initial_connection_window_size=CONNECTION_WINDOW,
+        max_concurrent_streams=edge.concurrent_streams,
+        initial_stream_window_size=edge.stream_window,
+        initial_connection_window_size=edge.connection_window,
+        # A malformed request resets its own stream, not those of the other clients of a proxy in front.
+        override_stream_error_on_invalid_http_message=True,
     )
 
 
@@ -135,41 +164,40 @@ def _websocket() -> HttpConnectionManagerUpgradeConfig:
 
 
 @shared
-def _drop_from_requests() -> TypedExtensionConfig:
-    """Clients have no say in what Envoy's own headers ask for: timeouts, retries, other hosts."""
+def _refusals() -> HttpFilter:
+    """No TRACE, and no host that model servers could read in another way: two hosts, or user information before one."""
+    conditions = [reply.request for reply in LOCAL_REPLIES if reply.request is not None]
+    refused = Policy(
+        permissions=[Permission(header=condition) for condition in conditions], principals=[Principal(any=True)]
+    )
+    rules = Rbac(action=RbacAction.DENY, policies={"refused": refused})
+    return HttpFilter(name="envoy.filters.http.rbac", typed_config=Any.pack(RbacFilter(rules=rules)))
+
+
+@shared
+def _mutate_requests(behind_proxies: bool, preserve_request_id: bool) -> TypedExtensionConfig:  # noqa: FBT001 - as _http
+    """Clients have no say in what proxies' own headers ask for, before anything reads them."""
+    names = NEVER_OF_CLIENTS if behind_proxies else (*OF_PROXIES, *NEVER_OF_CLIENTS)
+    mutations = [
+        *(_without(prefix) for prefix in NEVER_PREFIXES),
+        *(HeaderMutation(remove=name) for name in names),
+        *([HeaderMutation(append=header(UNIQUE_ID, "%UNIQUE_ID%"))] if preserve_request_id else []),
+    ]
     return TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",
-        typed_config=Any.pack(EarlyHeaderMutation(mutations=[_without_envoy_headers()])),
+        typed_config=Any.pack(EarlyHeaderMutation(mutations=mutations)),
     )
 
 
 @shared
 def _drop_from_answers() -> HttpFilter:
     """Nobody is told of the Envoys inside, neither of this one nor of one beside a model."""
-    mutations = Mutations(response_mutations=[_without_envoy_headers()])
+    mutations = Mutations(response_mutations=[_without("x-envoy-")])
     return HttpFilter(
         name="envoy.filters.http.header_mutation",
         typed_config=Any.pack(HeaderMutationFilter(mutations=mutations)),
     )
 
 
-def _without_envoy_headers() -> HeaderMutation:
-    matcher = HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix="x-envoy-"))
-    return HeaderMutation(remove_on_match=matcher)
-
-
-@shared
-def _local_replies() -> LocalReplyConfig:
-    return LocalReplyConfig(mappers=[_unavailable()])
-
-
-def _unavailable() -> ResponseMapper:
-    """Envoy's own failures in the form of the gateway's other answers, with a word on when to try again."""
-    body = '{"error": {"code": %RESPONSE_CODE%, "reason": "BackendFailed", "message": "%RESPONSE_CODE_DETAILS%"}}\n'
-    return ResponseMapper(
-        filter=AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list(UNAVAILABLE_FLAGS))),
-        body_format_override=SubstitutionFormatString(
-            text_format_source=DataSource(inline_string=body), content_type="application/json"
-        ),
-        headers_to_add=[header("retry-after", str(RETRY_AFTER))],
-    )
+def _without(prefix: str) -> HeaderMutation:
+    return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix=prefix)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
+from translator.envoy import paths
 from translator.envoy.cookies import cookie
 from translator.envoy.shared import shared
-from translator.plan import Comparison, Match, ValueMatch
+from translator.plan import Comparison, Match, PathMatch, ValueMatch
 from xds.api.envoy.config.route.v3 import (
     HeaderMatcher,
     QueryParameterMatcher,
@@ -27,17 +30,37 @@ def _plain(match: Match) -> RouteMatch:
 
 
 def _route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
-    path, kind = match.path, match.path and match.path.comparison
-    separated = path.value.rstrip("/") if path is not None and kind is Comparison.PREFIX else ""
     return RouteMatch(
-        path=path.value if path is not None and kind is Comparison.EXACT else None,
-        safe_regex=_regex(path.value) if path is not None and kind is Comparison.REGEX else None,
-        path_separated_prefix=separated or None,
-        prefix="/" if kind in {None, Comparison.PREFIX} and not separated else None,
+        **_path(match.path),
         headers=[*_headers(match), *further],
         query_parameters=[_query(condition) for condition in match.query],
         grpc=RouteMatchGrpcRouteMatchOptions() if match.grpc else None,
     )
+
+
+class _Path(TypedDict, total=False):
+    """The one of a route match's fields that is about the path."""
+
+    path: str
+    prefix: str
+    path_separated_prefix: str
+    safe_regex: RegexMatcher
+
+
+def _path(match: PathMatch | None) -> _Path:
+    """A path with one spelling is compared as it is, any other by an expression for all of them."""
+    value = "" if match is None else match.value
+    match match and match.comparison:
+        case Comparison.EXACT:
+            return {"path": value} if paths.is_plain(value) else {"safe_regex": _regex(paths.exact(value))}
+        case Comparison.REGEX:
+            return {"safe_regex": _regex(value)}
+        case _ if not (separated := value.rstrip("/")):
+            return {"prefix": "/"}
+        case _ if paths.is_plain(separated):
+            return {"path_separated_prefix": separated}
+        case _:
+            return {"safe_regex": _regex(paths.prefix(separated))}
 
 
 def _headers(match: Match) -> list[HeaderMatcher]:

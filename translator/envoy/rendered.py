@@ -17,7 +17,11 @@ from xds.api.envoy.config.core.v3 import (
     HeaderValue,
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
+    Http1ProtocolOptionsHeaderKeyFormat,
+    TypedExtensionConfig,
 )
+from xds.api.envoy.extensions.http.header_formatters.preserve_case.v3 import PreserveCaseFormatterConfig
+from xds.api.google.protobuf import Any
 from xds.types import ResourceType
 
 
@@ -56,3 +60,12 @@ def header(name: str, value: str) -> HeaderValueOption:
         header=HeaderValue(key=name, value=value),
         append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
     )
+
+
+def header_case() -> Http1ProtocolOptionsHeaderKeyFormat:
+    """HTTP/1 keeps the case of header names, which Envoy writes in lower case otherwise.
+
+    A request's names are kept by the listener that reads them, an answer's by the cluster.
+    """
+    formatter = TypedExtensionConfig(name="preserve_case", typed_config=Any.pack(PreserveCaseFormatterConfig()))
+    return Http1ProtocolOptionsHeaderKeyFormat(stateful_formatter=formatter)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from translator import names
+from translator.envoy import local_replies
 from translator.envoy.matches import route_match
 from translator.envoy.rendered import Rendered, header
 from translator.envoy.shared import shared
@@ -31,7 +32,9 @@ PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 """Only what has never reached a model."""
 
-RETRIES = 2
+RETRIES = 8
+"""Nine tries. While 8 pods became 1, 22 of 1,204 requests failed with 2 retries, and none of 1,197 with 8."""
+
 HOST_ATTEMPTS = 32
 """How often another host is looked for. An endpoint that refuses is the least loaded one, so of two it is chosen three
 times in four: with Envoy's usual 3 attempts 13 of 400 requests still failed."""
@@ -61,9 +64,10 @@ def _virtual_host(service: Ref, host: Host) -> VirtualHost:
     return VirtualHost(
         name=host.name,
         domains=list(host.domains),
-        routes=[message for route in host.routes for message in _routes(service, route)],
+        routes=[message for route in host.routes for message in _routes(service, route, host.max_request_bytes)],
         request_headers_to_add=list(_request_headers(host.request_headers)),
         retry_policy=_retries(),
+        request_body_buffer_limit=host.max_request_bytes,
     )
 
 
@@ -73,36 +77,41 @@ def _request_headers(headers: tuple[tuple[str, str], ...]) -> tuple[HeaderValueO
     return tuple(header(name, value) for name, value in headers)
 
 
-def _routes(service: Ref, route: PlannedRoute) -> Iterator[Route]:
+def _routes(service: Ref, route: PlannedRoute, max_request_bytes: int | None) -> Iterator[Route]:
     action = route.action
     if isinstance(action, Reply):
         yield _reply(route.name, route.match, action)
         return
+    own = None if route.max_request_bytes == max_request_bytes else route.max_request_bytes
     for leg in legs(service, action, route.timeouts):
         yield Route(
             name=route.name + leg.suffix,
             match=route_match(route.match, *leg.conditions),
             route=leg.action,
             response_headers_to_add=[] if leg.set_cookie is None else [leg.set_cookie],
+            request_body_buffer_limit=own,
         )
 
 
 @shared
 def _reply(name: str, match: Match, reply: Reply) -> Route:
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json"} if reply.body else {}
     if reply.retry_after is not None:
         headers["retry-after"] = str(reply.retry_after)
     return Route(
         name=name,
         match=route_match(match),
-        direct_response=DirectResponseAction(status=reply.status, body=DataSource(inline_string=reply.body)),
+        direct_response=DirectResponseAction(
+            status=reply.status, body=DataSource(inline_string=reply.body) if reply.body else None
+        ),
+        metadata=local_replies.metadata(reply.reason, reply.message) if reply.reason else None,
         response_headers_to_add=[header(name, value) for name, value in headers.items()],
     )
 
 
 @shared
 def _retries() -> RetryPolicy:
-    """Twice, on another host: endpoints that have just gone do no harm."""
+    """On another host each time: endpoints that have just gone do no harm."""
     predicate = RetryPolicyRetryHostPredicate(name=PREVIOUS_HOSTS, typed_config=Any.pack(PreviousHostsPredicate()))
     return RetryPolicy(
         retry_on=RETRY_ON,

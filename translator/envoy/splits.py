@@ -31,10 +31,13 @@ LARGEST_TOTAL = (1 << 32) - 1
 
 REQUEST_ID = "x-request-id"
 
+UNIQUE_ID = "x-xdserve-unique-id"
+"""What a listener that keeps the request ids of clients sets beside them: a client cannot choose it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One of the routes that a split needs: its further conditions, its action, and a cookie to set."""
+    """One of the routes that a split needs: its further conditions, its action, and what it changes in headers."""
 
     suffix: str
     conditions: tuple[HeaderMatcher, ...]
@@ -53,7 +56,8 @@ def legs(service: Ref, split: Split, timeouts: Timeouts) -> Iterator[Leg]:
         case Cookie() as cookie:
             by_cookie = RouteActionHashPolicy(cookie=RouteActionHashPolicyCookie(name=cookie.name))
             yield Leg("-sticky", (has_cookie(cookie.name),), _action(service, split, timeouts, by_cookie))
-            yield Leg("", (), _action(service, split, timeouts, _by_header(REQUEST_ID)), _set_cookie(cookie))
+            id_header = UNIQUE_ID if cookie.foreign_request_id else REQUEST_ID
+            yield Leg("", (), _action(service, split, timeouts, _by_header(id_header)), _set_cookie(cookie, id_header))
         case Header(name):
             yield Leg("", (), _action(service, split, timeouts, _by_header(name)))
         case None:
@@ -98,10 +102,10 @@ def _by_header(name: str) -> RouteActionHashPolicy:
     return RouteActionHashPolicy(header=RouteActionHashPolicyHeader(header_name=name))
 
 
-def _set_cookie(cookie: Cookie) -> HeaderValueOption:
+def _set_cookie(cookie: Cookie, id_header: str) -> HeaderValueOption:
     name = cookie.name.replace("%", "%%")  # a header's value is a format
     age = "" if cookie.ttl is None else f" Max-Age={max(1, cookie.ttl // 1000)};"
     return HeaderValueOption(
-        header=HeaderValue(key="set-cookie", value=f"{name}=%REQ({REQUEST_ID})%;{age} Path=/; HttpOnly"),
+        header=HeaderValue(key="set-cookie", value=f"{name}=%REQ({id_header})%;{age} Path=/; HttpOnly"),
         append_action=HeaderValueOptionHeaderAppendAction.APPEND_IF_EXISTS_OR_ADD,
     )

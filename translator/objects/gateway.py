@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from translator.objects.base import Many, OurModel, Ours
+from translator.objects.edge import Edge
 from translator.objects.fields import Host, IpAddress, PortNumber
 from translator.objects.policy import TargetRef
 from translator.objects.quantity import Cpu, Memory, amount
@@ -70,6 +71,9 @@ class ServiceGatewaySpec(OurModel):
     """The address to listen at."""
     port: PortNumber = DEFAULT_PORT
     """The port to listen at."""
+    edge: Edge = Edge()
+    """What the gateway accepts from clients. A change replaces the listener, which [cuts
+    streams](edge.md#what-a-change-cuts)."""
     replicas: Annotated[int, Field(ge=1, le=100), says("1..100")] | None = None
     """Pods of the gateway; left out, the operator's setting `gateway_replicas`."""
     resources: Resources | None = None

@@ -11,15 +11,15 @@ from translator.objects.base import Many, OurModel
 from translator.objects.cookies import within_value
 from translator.objects.errors import shorten, show
 from translator.objects.fields import CookieName, HeaderName, QueryName, expression_problem, is_text
+from translator.objects.paths import spelled_length
 from translator.objects.refusal import Refusal, refuse_at
 
-Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+# Gateways refuse CONNECT, which needs a tunnel, and TRACE, which shows a client the headers that proxies add.
+Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 
-# Gateways normalise paths: dots, double slashes and backslashes are resolved, letters and digits decoded, %2F and %5C
-# answered with a redirect (tried). What is no ASCII comes as %XX.
-_NORMALISED_AWAY = re.compile(
-    r"//|/(?:\.|%2e){1,2}(?:/|\Z)|\\|[^\x00-\x7f]|%(?:2f|5c|3[0-9]|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE
-)
+# Gateways normalise paths: dots, double slashes and backslashes are resolved, %2F and %5C answered with a redirect
+# (tried). What is no ASCII comes as %XX.
+_NORMALISED_AWAY = re.compile(r"//|/(?:\.|%2e){1,2}(?:/|\Z)|\\|[^\x00-\x7f]|%(?:2f|5c)", re.IGNORECASE)
 
 _PARTS_OF_QUERY = frozenset("&# ")
 
@@ -97,7 +97,8 @@ class PathMatch(OurModel):
     """How the path is compared; a prefix counts whole elements, a regular expression (RE2) matches the whole path."""
     value: str
     """The path, without the query; as gateways see it: normalised, without `//`, `/./` and `/../`, and all that is no
-    ASCII as `%XX`."""
+    ASCII as `%XX`. `Exact` and `PathPrefix` mean a character in either spelling: `:` and `%3A` are one. A regular
+    expression sees the path as it was sent, but for letters, digits and `-._~`, which arrive decoded."""
 
     @model_validator(mode="after")
     def _value_fits_type(self) -> Self:
@@ -111,6 +112,11 @@ class PathMatch(OurModel):
             allowed = f"a path as gateways normalise it: none has {show(never[0])}"
             refuse_at(Refusal(("value",), self.value, allowed))
         return self
+
+    @property
+    def size(self) -> int:
+        """About how many characters it takes in a route."""
+        return len(self.value) if self.type == "RegularExpression" else spelled_length(self.value)
 
 
 class Match(OurModel):
@@ -135,7 +141,7 @@ class Match(OurModel):
         conditions: list[HeaderMatch | CookieMatch | QueryParamMatch]
         conditions = [*self.headers, *self.cookies, *self.query_params]
         said = sum(_PER_CONDITION + len(each.name) + len(each.value or "") for each in conditions)
-        return _PER_CONDITION + said + (len(self.path.value) if self.path else 0)
+        return _PER_CONDITION + said + (self.path.size if self.path else 0)
 
 
 def _refuse_value(allowed: str, found: str = "nothing") -> NoReturn:

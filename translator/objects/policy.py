@@ -21,6 +21,7 @@ from translator.objects.fields import (
     PositiveMilliseconds,
 )
 from translator.objects.matches import Match
+from translator.objects.quantity import BodyLimit
 from translator.objects.ref import CORE, KSERVE, KUBEDL, XDSERVE, Ref
 from translator.objects.refusal import Refusal, refuse_at, says
 
@@ -37,7 +38,7 @@ many takes half a second, in which no other gateway is served."""
 # What a route may have, in a policy and in each of its rules alike.
 _NOT_YET_OF_ROUTES = frozenset({
     "mirror", "retries", "concurrency", "rateLimits", "outlierDetection", "healthCheck", "loadBalancing", "faults",
-    "buffer", "rewrite", "redirect", "requestHeaders", "responseHeaders",
+    "rewrite", "redirect", "requestHeaders", "responseHeaders",
 })  # fmt: skip
 
 
@@ -159,7 +160,16 @@ class RouteTimeouts(OurModel):
     request: Milliseconds | None = None
     """From the end of the request to the end of the answer; 0s, the default, never cuts an answer that streams."""
     idle: Milliseconds | None = None
-    """Between two bytes of a stream, either way; 5m by default, 0s for no limit."""
+    """Between two bytes of a stream, either way; 0s for no limit. Left out everywhere: 5m, or the request timeout where
+    that is longer. So with `request: 0s` a model that is silent for 5m is cut."""
+
+
+class Buffer(OurModel):
+    """None is not said here."""
+
+    max_request_bytes: BodyLimit | None = None
+    """How much of a request body the gateway keeps to send it again to another endpoint; 16Mi by default, 1Mi at least.
+    A longer body streams through and is sent once."""
 
 
 class Timeouts(RouteTimeouts):
@@ -225,6 +235,8 @@ class Rule(OurModel):
     """Left out, the policy's."""
     timeouts: RouteTimeouts = RouteTimeouts()
     """Each one left out is the policy's."""
+    buffer: Buffer = Buffer()
+    """Left out, the policy's."""
 
 
 def _each_rule_once(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
@@ -251,6 +263,8 @@ class TrafficPolicySpec(OurModel):
     """In order; the first that matches serves the request."""
     timeouts: Timeouts = Timeouts()
     """For all routes; where `request` is left out, a component's own `timeout` counts."""
+    buffer: Buffer = Buffer()
+    """Of request bodies, for all routes."""
     router: Router | None = None
     """Gives `POST /infer` to a router beside each Envoy of the gateway; its calls to the model come back through the
     gateway, so that rules and split hold for them."""

@@ -12,9 +12,10 @@ from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import Origin, Ref
-from translator.plan import Backend, Finding, GatewayPlan, Reason, ServicePlan
+from translator.plan import Backend, Edge, Finding, GatewayPlan, Reason, ServicePlan
 from translator.planners import core, hosts, kserve, kubedl, pods, policy, router
 from translator.planners.attachments import TARGETS, attached
+from translator.planners.edge import DEFAULT_EDGE, planned_edge
 from translator.planners.indexes import GATEWAYS, NAMED, POLICIES, Attached, age, target_of
 from translator.planners.options import Options
 from translator.planners.routing import Routing
@@ -59,23 +60,33 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
     resolved = resolve(view, applied.candidates, applied.connect_timeout)
     granted, refused = _claimed(view, gateway, target, options)
     # While nothing valid is known of a policy, its router is kept: pods that were to be the same again are not rolled.
-    entrance = _gateway(ref, gateway, accepted or wanted, options)
+    entrance = _gateway(target, gateway, accepted or wanted, options)
     beside = router.beside(entrance.pods.router, accepted, applied)
-    routing = Routing(target, applied.rules, applied.timeouts, resolved.variants, granted, options, beside.routes)
+    routing = Routing(
+        target,
+        applied.rules,
+        applied.timeouts,
+        resolved.variants,
+        granted,
+        options,
+        entrance.edge,
+        applied.max_request_bytes,
+        beside.routes,
+    )
     service = ServicePlan(
         service=ref,
         origin=Origin(ref, "spec") if accepted is None else Origin(accepted.ref, "spec"),
         gateway=names.gateway(ref),
         hosts=routing.hosts(),
-        backends=(*_backends(resolved), *beside.backends),
+        backends=(*_backends(resolved, entrance.edge), *beside.backends),
     )
     findings = (*target.findings, *applied.invalid, *applied.findings, *_expected(target, resolved.findings), *refused)
     return Planned(entrance, service, accepted, findings)
 
 
-def _backends(resolved: Resolved) -> Iterator[Backend]:
+def _backends(resolved: Resolved, edge: Edge) -> Iterator[Backend]:
     for variant in resolved.variants.values():
-        yield variant.backend
+        yield replace(variant.backend, preserve_case=True) if edge.preserve_case else variant.backend
         if variant.grpc is not variant.backend:
             yield variant.grpc
 
@@ -140,13 +151,18 @@ def _expected(target: Target, findings: list[Finding]) -> list[Finding]:
     return [] if target.stopped else findings
 
 
-def _gateway(ref: Ref, found: ServiceGateway | None, asking: TrafficPolicy | None, options: Options) -> GatewayPlan:
+def _gateway(
+    target: Target, found: ServiceGateway | None, asking: TrafficPolicy | None, options: Options
+) -> GatewayPlan:
     port = found.spec.port if found else DEFAULT_PORT
     return GatewayPlan(
-        name=names.gateway(ref),
+        name=names.gateway(target.ref),
         address=found.spec.address if found else DEFAULT_ADDRESS,
         port=port,
         trusted_hops=options.trusted_hops,
-        origin=Origin(found.ref, "spec") if found else Origin(ref, "metadata.name"),
+        origin=Origin(found.ref, "spec") if found else Origin(target.ref, "metadata.name"),
         pods=pods.pods(found, router.planned(asking, port)),
+        edge=planned_edge(found.spec.edge) if found else DEFAULT_EDGE,
+        default_host=target.inside[0],
+        name_backends=options.name_backends_in_errors,
     )

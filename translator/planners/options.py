@@ -11,6 +11,9 @@ CONNECT_TIMEOUT = 2_000
 """Milliseconds; the meaning of each is the policy's ``timeouts``."""
 
 
+MAX_REQUEST_BYTES = 16 << 20
+"""How much of a request body is kept for retries. It bounds and reserves nothing."""
+
 MOST_NAMED = 16
 """Names in one line; Envoy refuses an answer of more than 4,096 bytes."""
 

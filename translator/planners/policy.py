@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.matches import CookieMatch, HeaderMatch, Match, QueryParamMatch
-from translator.objects.policy import Backend, CookieSticky, HeaderSticky, RouteTimeouts, Rule, Share, TrafficPolicy
+from translator.objects.matches import PathMatch as PathSpec
+from translator.objects.paths import canonical
+from translator.objects.policy import (
+    Backend,
+    Buffer,
+    CookieSticky,
+    HeaderSticky,
+    RouteTimeouts,
+    Rule,
+    Share,
+    TrafficPolicy,
+)
+from translator.objects.quantity import amount
 from translator.objects.ref import CORE, Origin, Ref
 from translator.plan import (
     Comparison,
@@ -26,7 +38,14 @@ from translator.plan import Timeouts as PlannedTimeouts
 from translator.planners import kserve, kubedl
 from translator.planners.endpoints import PortOf
 from translator.planners.grants import permitted
-from translator.planners.options import CONNECT_TIMEOUT, IDLE_TIMEOUT, REQUEST_TIMEOUT, Options, listed
+from translator.planners.options import (
+    CONNECT_TIMEOUT,
+    IDLE_TIMEOUT,
+    MAX_REQUEST_BYTES,
+    REQUEST_TIMEOUT,
+    Options,
+    listed,
+)
 from translator.planners.target import Candidate, Target, Weighted
 from translator.view import Absent, View
 
@@ -47,19 +66,22 @@ class PlannedRule:
     sticky: Sticky | None
     timeouts: PlannedTimeouts
     origin: Origin
+    max_request_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """A target with its policy: all candidates by name, the rules in order, and what is the matter.
 
-    ``timeouts`` are those of the target's components, where they are reached without rules.
+    ``timeouts`` are those of the target's components, where they are reached without rules. ``max_request_bytes`` count
+    where a rule says nothing else.
     """
 
     candidates: Mapping[str, Candidate]
     rules: tuple[PlannedRule, ...]
     timeouts: Mapping[str, PlannedTimeouts]
     connect_timeout: int
+    max_request_bytes: int = MAX_REQUEST_BYTES
     findings: tuple[Finding, ...] = ()
     invalid: tuple[Finding, ...] = field(default=())
 
@@ -83,6 +105,7 @@ def apply(view: View, target: Target, policy: TrafficPolicy, options: Options) -
         rules=(*rules, _default(target, policy)),
         timeouts=_of_components(target, spec.timeouts),
         connect_timeout=CONNECT_TIMEOUT if connect is None else connect,
+        max_request_bytes=_max_request_bytes(spec.buffer) or MAX_REQUEST_BYTES,
         findings=tuple(findings),
         invalid=tuple(_unknown_names(policy, named)),
     )
@@ -189,6 +212,7 @@ def _rule(target: Target, policy: TrafficPolicy, rule: Rule, position: int) -> P
         sticky=_sticky(sticky) if sticky else None,
         timeouts=_timeouts(target.request_timeout, rule.timeouts, policy.spec.timeouts),
         origin=Origin(policy.ref, f"spec.rules[{position}]"),
+        max_request_bytes=_max_request_bytes(rule.buffer),
     )
 
 
@@ -217,17 +241,24 @@ def _of_components(target: Target, *said: RouteTimeouts) -> dict[str, PlannedTim
 
 
 def _timeouts(component: int | None, *said: RouteTimeouts) -> PlannedTimeouts:
-    """The first that says it (the rule, then the policy), else the component's own, else the default."""
+    """The first that says it (the rule, then the policy), else the component's own, else the default.
+
+    A model that computes sends no byte, so the default of the idle timeout never cuts a longer request timeout.
+    """
     own = REQUEST_TIMEOUT if component is None else component
     request = next((found.request for found in said if found.request is not None), own)
-    idle = next((found.idle for found in said if found.idle is not None), IDLE_TIMEOUT)
+    idle = next((found.idle for found in said if found.idle is not None), max(IDLE_TIMEOUT, request))
     return PlannedTimeouts(request, idle)
+
+
+def _max_request_bytes(buffer: Buffer) -> int | None:
+    return None if buffer.max_request_bytes is None else int(amount(buffer.max_request_bytes))
 
 
 def _match(match: Match) -> PlannedMatch:
     path = match.path
     return PlannedMatch(
-        path=None if path is None else PathMatch(_path_comparison(path.type), path.value),
+        path=None if path is None else _path(path),
         method=match.method,
         headers=_values(match.headers),
         cookies=_values(match.cookies),
@@ -235,8 +266,15 @@ def _match(match: Match) -> PlannedMatch:
     )
 
 
-def _path_comparison(kind: str) -> Comparison:
-    return Comparison.PREFIX if kind == "PathPrefix" else Comparison(kind)
+def _path(path: PathSpec) -> PathMatch:
+    """A regular expression sees the path as it was sent; the others mean it in all spellings."""
+    match path.type:
+        case "RegularExpression":
+            return PathMatch(Comparison.REGEX, path.value)
+        case "Exact":
+            return PathMatch(Comparison.EXACT, canonical(path.value))
+        case "PathPrefix":
+            return PathMatch(Comparison.PREFIX, canonical(path.value))
 
 
 def _values(matches: Sequence[HeaderMatch | CookieMatch | QueryParamMatch]) -> tuple[ValueMatch, ...]:

@@ -12,6 +12,8 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import (
     RETRY_AFTER,
     Comparison,
+    Cookie,
+    Edge,
     Host,
     Match,
     PathMatch,
@@ -20,20 +22,22 @@ from translator.plan import (
     ServicePlan,
     Share,
     Split,
+    Sticky,
     Timeouts,
 )
 from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, Options, listed
 from translator.planners.policy import PlannedRule
 from translator.planners.target import Target, Variant, Weighted
 
-EXPLAIN_PATH = r"/v1/models/[\w-]+:explain"
-"""What KServe's ingress sends to the explainer."""
+EXPLAIN_PATH = r"/v1/models/[^/]+(?::|%3[Aa])explain"
+"""What KServe's ingress sends to the explainer, in every spelling, and for names with dots too (kserve#2447)."""
 
 HEALTH, READY = "/healthz", "/readyz"
 ANY_HOST = "*"
 
 # Every plan has these: made once, they cost little to make, to compare and to render.
 _ANY = Match()
+_GRPC = Match(grpc=True)
 _PROBES = {path: Match(path=PathMatch(Comparison.EXACT, path), method="GET") for path in (HEALTH, READY)}
 _ALIVE = Reply(200, json.dumps({"status": "ok"}))
 _READY = {
@@ -55,6 +59,8 @@ class Routing:
     variants: Mapping[str, Variant]
     claimed: tuple[str, ...]
     options: Options
+    edge: Edge
+    max_request_bytes: int
     first: tuple[Route, ...] = ()
 
     def hosts(self) -> tuple[Host, ...]:
@@ -62,23 +68,31 @@ class Routing:
         target, probes = self.target, tuple(self._probes())
         routes = (*probes, *(self._stopped() if target.stopped else self._routes()))
         if target.cluster_local:
-            main = Host("main", target.inside, routes, target.request_headers)
+            main = self._host("main", target.inside, routes)
             return main, Host("others", (ANY_HOST,), (*probes, self._not_found()))
         names = tuple(dict.fromkeys((*target.outside, *target.inside, *self.claimed)))
-        main = Host("main", (*names, ANY_HOST), routes, target.request_headers)
+        main = self._host("main", (*names, ANY_HOST), routes)
         return main, *self._component_hosts(probes, names)
+
+    def _host(self, name: str, domains: tuple[str, ...], routes: tuple[Route, ...]) -> Host:
+        return Host(name, domains, routes, self.target.request_headers, self.max_request_bytes)
 
     def _component_hosts(self, probes: tuple[Route, ...], taken: tuple[str, ...]) -> Iterator[Host]:
         """A component's own hosts reach its stable variant, without rules and split."""
         for component in self.target.components:
             domains = tuple(host for host in component.hosts if host not in taken)
             if domains:
-                routes = self._stopped() if self.target.stopped else self._rule(self._whole(component.name))
-                yield Host(component.name, domains, (*probes, *routes), self.target.request_headers)
+                routes = self._stopped() if self.target.stopped else self._component(component.name)
+                yield self._host(component.name, domains, (*probes, *routes))
+
+    def _component(self, name: str) -> Iterator[Route]:
+        yield from self._without_grpc()
+        yield from self._rule(self._whole(name))
 
     def _routes(self) -> Iterator[Route]:
         """Those before all rules; rules in order, ``:explain`` to the explainer, then the default split."""
         yield from self.first
+        yield from self._without_grpc()
         *rules, default = self.rules
         for rule in rules:
             yield from self._rule(rule)
@@ -96,26 +110,45 @@ class Routing:
 
     def _rule(self, rule: PlannedRule) -> Iterator[Route]:
         """A route for each match, with one before it for gRPC if that goes to other ports."""
-        plain = self._action(rule, grpc=False)
-        grpc = self._action(rule, grpc=True) if self._splits_grpc(rule) else None
+        plain, grpc = self._action(rule, grpc=False), self._grpc_action(rule)
+        timeouts, origin, size = rule.timeouts, rule.origin, rule.max_request_bytes
         for position, match in enumerate(rule.matches):
             name = rule.name if len(rule.matches) == 1 else f"{rule.name}-{position}"
             if grpc is not None:
-                yield Route(f"{name}-grpc", replace(match, grpc=True), grpc, rule.timeouts, rule.origin)
-            yield Route(name, match, plain, rule.timeouts, rule.origin)
+                yield Route(f"{name}-grpc", replace(match, grpc=True), grpc, timeouts, origin, size)
+            yield Route(name, match, plain, timeouts, origin, size)
 
-    def _splits_grpc(self, rule: PlannedRule) -> bool:
-        found = (self.variants.get(share.backend) for share in rule.split)
-        return any(variant is not None and variant.grpc is not variant.backend for variant in found)
+    def _grpc_action(self, rule: PlannedRule) -> Split | Reply | None:
+        """What becomes of gRPC calls; None if the same as of other requests, or if one route says it for all rules."""
+        found = [variant for share in rule.split if (variant := self.variants.get(share.backend)) is not None]
+        if any(variant.grpc is not variant.backend for variant in found):
+            return self._action(rule, grpc=True)
+        if found and self._speaks_grpc() and not any(variant.speaks_grpc for variant in found):
+            return self._no_grpc()
+        return None
+
+    def _without_grpc(self) -> Iterator[Route]:
+        """Before all rules, where no backend takes gRPC calls: else they would meet servers that cannot answer them."""
+        if not self._speaks_grpc():
+            yield self._answer("grpc", _GRPC, self._no_grpc())
+
+    def _speaks_grpc(self) -> bool:
+        """Whether any backend takes gRPC calls; while none is known, one may."""
+        return not self.variants or any(variant.speaks_grpc for variant in self.variants.values())
 
     def _action(self, rule: PlannedRule, *, grpc: bool) -> Split | Reply:
         shares = self._shares(rule, grpc=grpc)
         if shares:
-            return Split(shares, rule.sticky if len(shares) > 1 else None)
+            return Split(shares, self._sticky(rule) if len(shares) > 1 else None)
         said = f"no backend of {self.target.ref.name} is ready"
         if self.options.name_backends_in_errors:
             said += f": {listed([share.backend for share in rule.split])}"
-        return Reply(503, _error(503, "NoBackendReady", said), retry_after=RETRY_AFTER)
+        return _error(503, "NoBackendReady", said, retry_after=RETRY_AFTER)
+
+    def _sticky(self, rule: PlannedRule) -> Sticky | None:
+        if isinstance(rule.sticky, Cookie) and self.edge.preserve_request_id:
+            return replace(rule.sticky, foreign_request_id=True)
+        return rule.sticky
 
     def _shares(self, rule: PlannedRule, *, grpc: bool) -> tuple[Share, ...]:
         """The shares of the first priority that has one: of weight above 0, and ready or keeping its share anyway."""
@@ -145,10 +178,14 @@ class Routing:
         return any(variant is not None and (variant.ready or variant.grpc_ready) for variant in found)
 
     def _stopped(self) -> Iterator[Route]:
-        yield self._answer("stopped", _ANY, Reply(503, _error(503, "Stopped", f"{self.target.ref.name} is stopped")))
+        yield self._answer("stopped", _ANY, _error(503, "Stopped", f"{self.target.ref.name} is stopped"))
+
+    def _no_grpc(self) -> Reply:
+        """404 is UNIMPLEMENTED to a gRPC client. It reads no body."""
+        return Reply(404, reason="NoGRPC", message=f"no backend of {self.target.ref.name} speaks gRPC")
 
     def _not_found(self) -> Route:
-        return self._answer("not-found", _ANY, Reply(404, _error(404, "NotFound", "no service has this host")))
+        return self._answer("not-found", _ANY, _error(404, "NotFound", "no service has this host"))
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
         return Route(name, match, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), self.target.split_origin)
@@ -157,7 +194,7 @@ class Routing:
 def gone(service: Ref) -> ServicePlan:
     """What a gateway does after its target is gone, until its Envoys are too."""
     origin = Origin(service, "metadata.name")
-    reply = Reply(404, _error(404, "NotFound", f"{service.name} is gone"))
+    reply = _error(404, "NotFound", f"{service.name} is gone")
     route = Route("gone", _ANY, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), origin)
     host = Host("others", (ANY_HOST,), (route,))
     return ServicePlan(service, names.gateway(service), (host,), (), origin)
@@ -176,5 +213,6 @@ def _claims(condition: PathMatch | None, path: str) -> bool:
             return matches_whole(condition.value, path) and not matches_whole(condition.value, "/")
 
 
-def _error(code: int, reason: str, message: str) -> str:
-    return json.dumps({"error": {"code": code, "reason": reason, "message": message}})
+def _error(status: int, reason: str, message: str, *, retry_after: int | None = None) -> Reply:
+    body = json.dumps({"error": {"code": status, "reason": reason, "message": message}})
+    return Reply(status, body, retry_after, reason, message)

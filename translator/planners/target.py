@@ -40,6 +40,12 @@ class Variant:
     grpc: Backend
     grpc_ready: bool
     keeps_share: bool = False
+    exists: bool = True
+
+    @property
+    def speaks_grpc(self) -> bool:
+        """Whether gRPC calls can be sent to it, as far as anyone knows."""
+        return self.grpc.protocol is Protocol.H2C or not self.exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,7 @@ def _nowhere(candidate: Candidate, connect_timeout: int) -> Variant:
     nobody = EndpointSource(candidate.port.namespace, service="", port="")
     port = PortState(nobody, Protocol.HTTP, ready=False)
     backend = _backend(candidate, candidate.name, port, candidate.protocol, connect_timeout)
-    return Variant(backend, ready=False, grpc=backend, grpc_ready=False, keeps_share=True)
+    return Variant(backend, ready=False, grpc=backend, grpc_ready=False, keeps_share=True, exists=False)
 
 
 def _borrowed(view: View, candidate: Candidate, main: Backend) -> PortState | None:

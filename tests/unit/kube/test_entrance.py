@@ -11,6 +11,7 @@ from bootstrap.manifests import Deploying, Owner
 from tests.support.wait import wait_until
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
+from translator.planners.edge import DEFAULT_EDGE
 from xdserve.kube.calls import CallError
 from xdserve.kube.parts import KINDS
 from xdserve.kube.provision import Provisioner
@@ -18,7 +19,7 @@ from xdserve.kube.wanted import Wanted
 
 DEPLOYING = Deploying(xds_address=Address("xdserve.system.svc", 18000), ca="the authorities")
 TARGET = Ref("serving.kserve.io", "InferenceService", "models", "iris")
-PLAN = GatewayPlan("models/iris", "0.0.0.0", 8080, 0, Origin(TARGET, "metadata.name"))
+PLAN = GatewayPlan("models/iris", "0.0.0.0", 8080, 0, Origin(TARGET, "metadata.name"), edge=DEFAULT_EDGE)
 WANTED = Wanted(Owner(TARGET, "v1beta1", "uid-1"), PLAN)
 OTHER = WANTED._replace(gateway=replace(PLAN, port=9090))
 

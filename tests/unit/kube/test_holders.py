@@ -5,6 +5,7 @@ from __future__ import annotations
 from bootstrap.manifests import Owner
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
+from translator.planners.edge import DEFAULT_EDGE
 from xdserve.kube import holders
 from xdserve.kube.holders import Holders
 from xdserve.kube.wanted import Wanted
@@ -14,7 +15,9 @@ PLACE = ("models", "iris-gateway")
 
 def of(kind, name="iris", port=8080):
     ref = Ref("serving.kserve.io", kind, "models", name)
-    return ref, Wanted(Owner(ref, "v1", "uid"), GatewayPlan(f"models/{name}", "::", port, 0, Origin(ref, "")))
+    return ref, Wanted(
+        Owner(ref, "v1", "uid"), GatewayPlan(f"models/{name}", "::", port, 0, Origin(ref, ""), edge=DEFAULT_EDGE)
+    )
 
 
 def test_the_first_has_it_and_the_next_when_that_wants_none():

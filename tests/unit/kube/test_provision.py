@@ -13,6 +13,7 @@ from bootstrap.manifests import Deploying, Owner
 from tests.support.wait import wait_until
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
+from translator.planners.edge import DEFAULT_EDGE
 from xdserve.kube import making, provision
 from xdserve.kube.calls import CallError
 from xdserve.kube.parts import KINDS, LISTED
@@ -61,7 +62,7 @@ class Always:
 
 def target(name):
     ref = Ref("serving.kserve.io", "InferenceService", "models", name)
-    plan = GatewayPlan(f"models/{name}", "0.0.0.0", 8080, 0, Origin(ref, "metadata.name"))
+    plan = GatewayPlan(f"models/{name}", "0.0.0.0", 8080, 0, Origin(ref, "metadata.name"), edge=DEFAULT_EDGE)
     return ref, Wanted(Owner(ref, "v1beta1", name), plan)
 
 

@@ -14,6 +14,7 @@ from tests.support.documents import inference, isvc, service
 from translator.objects import parse
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
+from translator.planners.edge import DEFAULT_EDGE
 from xdserve.kube.wanted import ANNOTATION, ours, same, target_of, wanted
 from xdserve.settings import Provision
 
@@ -22,7 +23,7 @@ OUT, IN, OFF = Provision.OPT_OUT, Provision.OPT_IN, Provision.OFF
 
 
 def plan(kind="InferenceService"):
-    return GatewayPlan("models/iris", "0.0.0.0", 8080, 0, Origin(REF._replace(kind=kind), "spec"))
+    return GatewayPlan("models/iris", "0.0.0.0", 8080, 0, Origin(REF._replace(kind=kind), "spec"), edge=DEFAULT_EDGE)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ __all__ = (
     "AndFilter",
     "ComparisonFilter",
     "ComparisonFilterOp",
+    "ExtensionFilter",
+    "HeaderFilter",
     "OrFilter",
     "ResponseFlagFilter",
     "StatusCodeFilter",
@@ -54,8 +56,16 @@ class AccessLogFilter(betterproto2.Message):
         7, betterproto2.TYPE_MESSAGE, optional=True, group="filter_specifier"
     )
 
+    header_filter: "HeaderFilter | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, optional=True, group="filter_specifier"
+    )
+
     response_flag_filter: "ResponseFlagFilter | None" = betterproto2.field(
         9, betterproto2.TYPE_MESSAGE, optional=True, group="filter_specifier"
+    )
+
+    extension_filter: "ExtensionFilter | None" = betterproto2.field(
+        11, betterproto2.TYPE_MESSAGE, optional=True, group="filter_specifier"
     )
 
 
@@ -93,6 +103,39 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class ExtensionFilter(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - config_type:
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    typed_config: "____google__protobuf__.Any | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True, group="config_type"
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.accesslog.v3", "ExtensionFilter", ExtensionFilter
+)
+
+
+@dataclass(eq=False, repr=False)
+class HeaderFilter(betterproto2.Message):
+    header: "__route__v3__.HeaderMatcher | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.accesslog.v3", "HeaderFilter", HeaderFilter
+)
+
+
+@dataclass(eq=False, repr=False)
 class OrFilter(betterproto2.Message):
     filters: "list[AccessLogFilter]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
@@ -124,4 +167,6 @@ default_message_pool.register_message(
 )
 
 
+from .....google import protobuf as ____google__protobuf__
 from ...core import v3 as __core__v3__
+from ...route import v3 as __route__v3__

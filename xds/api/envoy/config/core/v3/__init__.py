@@ -24,6 +24,7 @@ __all__ = (
     "HealthCheckHttpHealthCheck",
     "HealthStatus",
     "Http1ProtocolOptions",
+    "Http1ProtocolOptionsHeaderKeyFormat",
     "Http2ProtocolOptions",
     "HttpProtocolOptions",
     "HttpProtocolOptionsHeadersWithUnderscoresAction",
@@ -446,6 +447,12 @@ class Http1ProtocolOptions(betterproto2.Message):
 
     accept_http_10: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
 
+    default_host_for_http_10: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    header_key_format: "Http1ProtocolOptionsHeaderKeyFormat | None" = (
+        betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
+    )
+
     override_stream_error_on_invalid_http_message: "bool | None" = betterproto2.field(
         7,
         betterproto2.TYPE_MESSAGE,
@@ -453,9 +460,34 @@ class Http1ProtocolOptions(betterproto2.Message):
         optional=True,
     )
 
+    ignore_http_11_upgrade: "list[___type__matcher__v3__.StringMatcher]" = (
+        betterproto2.field(11, betterproto2.TYPE_MESSAGE, repeated=True)
+    )
+
 
 default_message_pool.register_message(
     "envoy.config.core.v3", "Http1ProtocolOptions", Http1ProtocolOptions
+)
+
+
+@dataclass(eq=False, repr=False)
+class Http1ProtocolOptionsHeaderKeyFormat(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - header_format:
+    """
+
+    stateful_formatter: "TypedExtensionConfig | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, optional=True, group="header_format"
+    )
+
+
+default_message_pool.register_message(
+    "envoy.config.core.v3",
+    "Http1ProtocolOptions.HeaderKeyFormat",
+    Http1ProtocolOptionsHeaderKeyFormat,
 )
 
 
@@ -794,3 +826,4 @@ default_message_pool.register_message(
 
 from .....google import protobuf as ____google__protobuf__
 from ....type import v3 as ___type__v3__
+from ....type.matcher import v3 as ___type__matcher__v3__

@@ -324,6 +324,13 @@ class Route(betterproto2.Message):
         11, betterproto2.TYPE_STRING, repeated=True
     )
 
+    request_body_buffer_limit: "int | None" = betterproto2.field(
+        20,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: ____google__protobuf__.UInt64Value,
+        optional=True,
+    )
+
 
 default_message_pool.register_message("envoy.config.route.v3", "Route", Route)
 
@@ -700,6 +707,13 @@ class VirtualHost(betterproto2.Message):
 
     retry_policy: "RetryPolicy | None" = betterproto2.field(
         16, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    request_body_buffer_limit: "int | None" = betterproto2.field(
+        25,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: ____google__protobuf__.UInt64Value,
+        optional=True,
     )
 
     metadata: "__core__v3__.Metadata | None" = betterproto2.field(

@@ -228,6 +228,8 @@ class HttpConnectionManager(betterproto2.Message):
         optional=True,
     )
 
+    strip_trailing_host_dot: "bool" = betterproto2.field(47, betterproto2.TYPE_BOOL)
+
 
 default_message_pool.register_message(
     "envoy.extensions.filters.network.http_connection_manager.v3",

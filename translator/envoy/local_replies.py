@@ -1,0 +1,257 @@
+"""The answers that Envoy gives itself, in forms that clients can read.
+
+``LOCAL_REPLIES`` is the table; docs/edge.md is made from it. A cause is told by response flags or by the request where
+these tell it, else by the status. The gateway's own direct responses stay as they are, but for clients of another form.
+
+A reply has three forms: gRPC clients read a status and a message, clients of OpenAI's paths its error shape, all others
+the JSON form. The last two differ by a few words only, which one expression for all causes chooses (``_FORM``). With a
+mapper for each form and cause every listener would be 5 KB larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from translator.envoy.rendered import header
+from translator.envoy.shared import shared
+from translator.plan import RETRY_AFTER
+from xds.api.envoy.config.accesslog.v3 import (
+    AccessLogFilter,
+    AndFilter,
+    ComparisonFilter,
+    ComparisonFilterOp,
+    ExtensionFilter,
+    HeaderFilter,
+    ResponseFlagFilter,
+    StatusCodeFilter,
+)
+from xds.api.envoy.config.core.v3 import (
+    DataSource,
+    HeaderValueOption,
+    Metadata,
+    RuntimeUInt32,
+    SubstitutionFormatString,
+)
+from xds.api.envoy.config.route.v3 import HeaderMatcher
+from xds.api.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
+from xds.api.envoy.extensions.filters.network.http_connection_manager.v3 import LocalReplyConfig, ResponseMapper
+from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from xds.api.google.protobuf import Any, Struct, Value
+
+DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
+"""gRPC's status codes. What a reply does not say, Envoy derives from the HTTP status: 502, 503 UNAVAILABLE, 404
+UNIMPLEMENTED."""
+
+OPENAI_PATHS = r"^(/openai)?/v1/(models|(chat/completions|completions|embeddings|responses)(/[^?]*)?)([?].*)?$"
+"""Paths of OpenAI's API, also below KServe's prefix. Below ``/v1/models`` is KServe's own API."""
+
+AMBIGUOUS_HOST = r"\C*[@,]\C*"
+"""Two Host headers, which Envoy joins, or user information before the host."""
+
+METADATA = "xdserve"
+
+GRPC_TYPES = r"application/grpc(\+.*)?"
+"""What Envoy takes for gRPC; gRPC-Web is not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReply:
+    """An answer by Envoy: when it is given, and what it says.
+
+    It fits if one of ``flags`` is set, or if the request has the header ``request``, or, without both, if Envoy's own
+    status is ``status``. ``answered`` is what the client gets in place of that status. ``grpc``: a gRPC client's
+    message is the reason and the message, not the JSON form. ``grpc_status`` is its status, where it does not follow
+    from HTTP's.
+    """
+
+    status: int
+    reason: str
+    message: str
+    when: str
+    flags: tuple[str, ...] = ()
+    request: HeaderMatcher | None = None
+    answered: int | None = None
+    grpc: bool = False
+    grpc_status: int | None = None
+    retry_after: bool = False
+
+
+LOCAL_REPLIES = (
+    LocalReply(
+        504, "RequestTimeout", "the backend has not answered within the request timeout",
+        "`timeouts.request` is over before the answer is complete",
+        flags=("UT",), grpc=True, grpc_status=DEADLINE_EXCEEDED,
+    ),
+    LocalReply(
+        504, "IdleTimeout", "no byte was sent within the idle timeout", "`timeouts.idle` is over",
+        flags=("SI",), grpc=True, grpc_status=DEADLINE_EXCEEDED,
+    ),
+    LocalReply(
+        502, "BackendProtocolError", "the answer of the backend is not valid HTTP",
+        "a backend breaks HTTP, or its answer has more than 100 headers", flags=("UPE",), grpc=True,
+    ),
+    LocalReply(
+        503, "BackendFailed", "the backend could not be reached or broke the connection",
+        "every try failed, a backend broke the connection before it answered, or it has no endpoint",
+        flags=("UH", "UF", "UC", "NC", "LR", "UR", "URX"), grpc=True, retry_after=True,
+    ),
+    LocalReply(
+        503, "Overloaded", "the gateway has too many requests", "a limit of the gateway's own is reached",
+        flags=("UO", "OM"), grpc=True, retry_after=True,
+    ),
+    LocalReply(
+        400, "BadHost", "the host is no plain host name", "two Host headers, or user information in the host",
+        request=HeaderMatcher(
+            name=":authority", string_match=StringMatcher(safe_regex=RegexMatcher(regex=AMBIGUOUS_HOST))
+        ),
+        answered=400,
+    ),
+    LocalReply(
+        405, "MethodNotAllowed", "TRACE is not allowed", "the method is TRACE",
+        request=HeaderMatcher(name=":method", string_match=StringMatcher(exact="TRACE")), answered=405,
+    ),
+    LocalReply(
+        507, "BodyTooLargeToRetry", "the backend could not be reached, and the body is too large to be sent again",
+        "a try failed before it reached a model, and the body is larger than `buffer.maxRequestBytes`",
+        grpc=True, grpc_status=UNAVAILABLE, retry_after=True,
+    ),
+    LocalReply(
+        400, "BadRequest", "the request is not valid HTTP, or a header has an underscore in its name",
+        "no valid HTTP, no host, an unknown method, or an underscore where `edge.underscores` is `Reject`",
+    ),
+    LocalReply(403, "UpgradeRefused", "websocket is the only upgrade", "an upgrade to another protocol"),
+    LocalReply(404, "NotFound", "no route takes this request", "no route fits, as for the method CONNECT"),
+    LocalReply(
+        408, "RequestIncomplete", "the request did not arrive in time",
+        "the headers took longer than 10s, or the body longer than `edge.requestTimeout`",
+        grpc=True, grpc_status=DEADLINE_EXCEEDED,
+    ),
+    LocalReply(
+        413, "RequestTooLarge", "the body is too large", "a filter that reads whole bodies met a longer one",
+        grpc=True, grpc_status=RESOURCE_EXHAUSTED,
+    ),
+    LocalReply(426, "UpgradeRequired", "HTTP/1.0 is not served", "HTTP/1.0, where `edge.http10` is `Reject`"),
+    LocalReply(
+        429, "TooManyRequests", "too many requests", "a limit on requests is reached",
+        grpc=True, grpc_status=RESOURCE_EXHAUSTED, retry_after=True,
+    ),
+    LocalReply(
+        431, "HeadersTooLarge", "the headers are larger than 60 KiB or more than 100",
+        "more than 60 KiB of headers, or more than 100",
+    ),
+)  # fmt: skip
+"""In order: the first that fits counts."""
+
+OTHER = LocalReply(400, "Refused", "the gateway refused the request", "any other answer of 400 and above")
+
+
+@shared
+def local_replies(name_backends: bool) -> LocalReplyConfig:  # noqa: FBT001 - by position, as `shared` takes them
+    """The mappers of a listener. ``name_backends``: what failed, and how, is part of the message."""
+    named = NAMED if name_backends else ""
+    replies = [(reply, _condition(reply)) for reply in LOCAL_REPLIES]
+    return LocalReplyConfig(
+        mappers=[
+            *_direct_responses(),
+            *(_grpc(reply, condition, named) for reply, condition in replies if reply.grpc),
+            *(_mapper(reply, condition) for reply, condition in replies),
+            _mapper(OTHER, _status(ComparisonFilterOp.GE, OTHER.status)),
+        ],
+        body_format=_format(_FORM.replace("NAMED", named), JSON),
+    )
+
+
+def metadata(reason: str, message: str) -> Metadata:
+    """What a route with a direct response says of its error, for clients that do not read its body."""
+    words = {"reason": Value(string_value=reason), "message": Value(string_value=message)}
+    return Metadata(filter_metadata={METADATA: Struct(fields=words)})
+
+
+JSON = "application/json"
+
+NAMED = " (%UPSTREAM_CLUSTER%: %RESPONSE_CODE_DETAILS%)"
+
+_IS_OPENAI = f"has(request.path) && request.path.matches('{OPENAI_PATHS}')"
+"""In Envoy's CEL. A request that could not be read has no path."""
+
+
+_FORM = (
+    '{"error": {'
+    f"%CEL({_IS_OPENAI} ? (response.code < 500"
+    """ ? '"type": "invalid_request_error", "param": null, "code": "'"""
+    """ : '"type": "server_error", "param": null, "code": "') : '"reason": "')%"""
+    '%LOCAL_REPLY_BODY%NAMED"'
+    f"%CEL({_IS_OPENAI} ? '' : ', \"code\": ')%%CEL({_IS_OPENAI} ? '' : response.code)%"
+    "}}\n"
+)
+"""The body that a mapper sets stands between two words of the form: ``Reason", "message": "the message``."""
+
+_GRPC = AccessLogFilter(
+    header_filter=HeaderFilter(
+        header=HeaderMatcher(name="content-type", string_match=StringMatcher(safe_regex=RegexMatcher(regex=GRPC_TYPES)))
+    )
+)
+
+
+def _direct_responses() -> Iterator[ResponseMapper]:
+    """The gateway's own: in gRPC's and OpenAI's form if they are errors with words, else as they are.
+
+    What is no error, as a redirect, is left as it is with them.
+    """
+    error = f"response.code_details == 'direct_response' && '{METADATA}' in xds.route_metadata.filter_metadata"
+    reason, message = (f"%METADATA(ROUTE:{METADATA}:{word})%" for word in ("reason", "message"))
+    shape = f'{{"error": {{"type": "server_error", "param": null, "code": "{reason}", "message": "{message}"}}}}\n'
+    own = "response.code < 400 || response.code_details == 'direct_response'"
+    yield ResponseMapper(filter=_all(_GRPC, _cel(error)), body_format_override=_format(f"{reason}: {message}"))
+    yield ResponseMapper(filter=_cel(f"{error} && {_IS_OPENAI}"), body_format_override=_format(shape, JSON))
+    yield ResponseMapper(filter=_cel(own), body_format_override=_format("%LOCAL_REPLY_BODY%", JSON))
+
+
+def _grpc(reply: LocalReply, condition: AccessLogFilter, named: str) -> ResponseMapper:
+    status = [] if reply.grpc_status is None else [header("grpc-status", str(reply.grpc_status))]
+    return ResponseMapper(
+        filter=_all(_GRPC, condition),
+        body_format_override=_format(f"{reply.reason}: {reply.message}{named}"),
+        headers_to_add=[*_retry_after(reply), *status],
+    )
+
+
+def _mapper(reply: LocalReply, condition: AccessLogFilter) -> ResponseMapper:
+    return ResponseMapper(
+        filter=condition,
+        status_code=reply.answered,
+        body=DataSource(inline_string=f'{reply.reason}", "message": "{reply.message}'),
+        headers_to_add=_retry_after(reply),
+    )
+
+
+def _retry_after(reply: LocalReply) -> list[HeaderValueOption]:
+    return [header("retry-after", str(RETRY_AFTER))] if reply.retry_after else []
+
+
+def _condition(reply: LocalReply) -> AccessLogFilter:
+    if reply.flags:
+        return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list(reply.flags)))
+    if reply.request:
+        return AccessLogFilter(header_filter=HeaderFilter(header=reply.request))
+    return _status(ComparisonFilterOp.EQ, reply.status)
+
+
+def _status(op: ComparisonFilterOp, status: int) -> AccessLogFilter:
+    # Envoy wants a key of its runtime, which is never set.
+    value = RuntimeUInt32(default_value=status, runtime_key="-")
+    return AccessLogFilter(status_code_filter=StatusCodeFilter(comparison=ComparisonFilter(op=op, value=value)))
+
+
+def _cel(expression: str) -> AccessLogFilter:
+    config = Any.pack(ExpressionFilter(expression=expression))
+    return AccessLogFilter(extension_filter=ExtensionFilter(name="cel", typed_config=config))
+
+
+def _all(*filters: AccessLogFilter) -> AccessLogFilter:
+    return AccessLogFilter(and_filter=AndFilter(filters=list(filters)))
+
+
+def _format(text: str, content_type: str = "") -> SubstitutionFormatString:
+    return SubstitutionFormatString(text_format_source=DataSource(inline_string=text), content_type=content_type)
