@@ -14,7 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import docs_edge
 import typer
+from markdown_tables import code, lines_of, oneline, table
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
@@ -37,21 +39,6 @@ from xdserve.settings import Settings, flag_of, variable_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 PART = re.compile(r"(<!-- made by tools/docs\.py: (?P<name>[a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a cell with a bar in it is kept whole."""
-    return lines_of([head, ["---"] * len(head), *lines])
-
-
-def lines_of(lines: Iterable[Sequence[str]]) -> str:
-    """The lines of a table."""
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def code(text: str) -> str:
-    """The text as code, or nothing."""
-    return f"`{text}`" if text else ""
 
 
 def settings() -> str:
@@ -316,11 +303,6 @@ def shown_default(field: FieldInfo, inner: Sequence[object]) -> str:
     return "" if inner or field.default in {None, (), ""} else code(str(field.default))
 
 
-def oneline(field: FieldInfo) -> str:
-    """The description in one line."""
-    return " ".join((field.description or "").split())
-
-
 def not_yet() -> str:
     """One row a model that refuses what is not built yet."""
     rows = []
@@ -350,6 +332,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "routerendpoints": router_endpoints,
     "routermetrics": router_metrics,
     "api": api,
+    "edgelimits": docs_edge.limits,
+    "retries": docs_edge.retries,
+    "localreplies": docs_edge.answers,
 }
 
 

@@ -13,6 +13,7 @@ from translator.envoy.local_replies import LOCAL_REPLIES, local_replies
 from translator.envoy.rendered import Rendered, ads, header, header_case, milliseconds
 from translator.envoy.shared import shared
 from translator.envoy.splits import UNIQUE_ID
+from translator.objects.fields import DROPPED_HEADERS, DROPPED_PREFIXES
 from translator.plan import Edge, EscapedSlashes, GatewayPlan, Underscores
 from xds.api.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
 from xds.api.envoy.config.core.v3 import (
@@ -59,12 +60,6 @@ not kept. No client has this address; with an empty list Envoy trusts all privat
 
 OF_PROXIES = ("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-real-ip")
 """Headers by which a proxy in front says where a request came from: believed where such proxies are trusted."""
-
-NEVER_OF_CLIENTS = ("x-original-url", "x-rewrite-url", "k-network-hash")
-"""Headers by which frameworks and Knative let a request pass for another one."""
-
-NEVER_PREFIXES = ("x-envoy-", "knative-serving-")
-"""The same for whole families: timeouts, retries and other hosts by Envoy; other revisions by Knative."""
 
 UNDERSCORES = {
     Underscores.REJECT: HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
@@ -177,9 +172,9 @@ def _refusals() -> HttpFilter:
 @shared
 def _mutate_requests(behind_proxies: bool, preserve_request_id: bool) -> TypedExtensionConfig:  # noqa: FBT001 - as _http
     """Clients have no say in what proxies' own headers ask for, before anything reads them."""
-    names = NEVER_OF_CLIENTS if behind_proxies else (*OF_PROXIES, *NEVER_OF_CLIENTS)
+    names = DROPPED_HEADERS if behind_proxies else (*OF_PROXIES, *DROPPED_HEADERS)
     mutations = [
-        *(_without(prefix) for prefix in NEVER_PREFIXES),
+        *(_without(prefix) for prefix in DROPPED_PREFIXES),
         *(HeaderMutation(remove=name) for name in names),
         *([HeaderMutation(append=header(UNIQUE_ID, "%UNIQUE_ID%"))] if preserve_request_id else []),
     ]

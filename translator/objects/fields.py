@@ -30,6 +30,13 @@ _HEADER_NAME = re.compile(_TCHARS.replace("_", ""))
 _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
+DROPPED_PREFIXES = ("x-envoy-", "knative-serving-")
+"""Headers of clients that gateways drop: by the first Envoy takes orders on timeouts and retries, by the second Knative
+sends to other revisions."""
+
+DROPPED_HEADERS = ("x-original-url", "x-rewrite-url", "k-network-hash")
+"""The same: frameworks serve the path in the first two, and Knative's activator believes the third."""
+
 LONGEST_EXPRESSION = 1024
 # Envoy's own limit is 100, which a list of a dozen names exceeds; the bootstrap raises it, far beyond this.
 LARGEST_PROGRAM = 10_000
@@ -78,9 +85,11 @@ def _header_name(value: object) -> str:
         raise refuse("a header's name (RFC 9110) without underscores, which gateways refuse")
     if value.lower() == "host":
         raise refuse("any header but host: a gateway's hosts are its own")
-    if value.lower().startswith("x-envoy-"):
-        raise refuse("any header but x-envoy-*, which gateways drop")
-    return value.lower()
+    name = value.lower()
+    if name in DROPPED_HEADERS or name.startswith(DROPPED_PREFIXES):
+        dropped = ", ".join((*DROPPED_HEADERS, *(f"{prefix}*" for prefix in DROPPED_PREFIXES)))
+        raise refuse(f"any header but {dropped}, which gateways drop")
+    return name
 
 
 def _host(value: object) -> str:

@@ -128,7 +128,8 @@ def test_null_is_absent():
         (
             "spec.mirorr",
             [],
-            "spec.mirorr: found an unknown field, allowed targetRef, backends, split, sticky, rules, timeouts, buffer, router",
+            "spec.mirorr: found an unknown field, allowed "
+            + ", ".join(("targetRef", "backends", "split", "sticky", "rules", "timeouts", "buffer", "router")),
         ),
         ("spec.a b\nc", 1, None),
         ("metadata", "x", 'metadata: found "x", allowed a map'),
@@ -160,7 +161,7 @@ HIDDEN_EXPRESSION = (
     [
         ("model", "iris", "model: found this field, not yet supported"),
         ("method", "get", None),
-        ("method", "TRACE", "method: found \"TRACE\", allowed GET, HEAD, POST, PUT, DELETE, OPTIONS or PATCH"),
+        ("method", "TRACE", 'method: found "TRACE", allowed GET, HEAD, POST, PUT, DELETE, OPTIONS or PATCH'),
         ("method", "CONNECT", None),
         ("path", {"value": "v1"}, 'path.value: found "v1", allowed a path that starts with /, at most 1024 characters'),
         ("path", {"value": "/a?b"}, None),
