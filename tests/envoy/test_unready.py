@@ -141,7 +141,7 @@ async def test_a_stopped_service_says_that_it_is_stopped(tmp_path, models):
     async with serving(tmp_path, isvc(), models, entrance) as gateway:
         await gateway.edit(isvc(annotations={"serving.kserve.io/stop": "true"}))
         message, retry_after = await unavailable(gateway, "Stopped")
-        assert (message, retry_after) == ("iris is stopped", None)
+        assert (message, retry_after) == ("iris is stopped", "5")
         assert await probes(gateway) == [200, 503]
         await gateway.edit(isvc())
         assert await gateway.variant() == "stable"

@@ -180,10 +180,9 @@ _FORM = (
     '{"error": {'
     f"%CEL({_IS_OPENAI} ? (response.code < 500"
     """ ? '"type": "invalid_request_error", "param": null, "code": "'"""
-    """ : '"type": "server_error", "param": null, "code": "') : '"reason": "')%"""
-    '%LOCAL_REPLY_BODY%NAMED"'
-    f"%CEL({_IS_OPENAI} ? '' : ', \"code\": ')%%CEL({_IS_OPENAI} ? '' : response.code)%"
-    "}}\n"
+    """ : '"type": "server_error", "param": null, "code": "') : '"code": ')%"""
+    f"""%CEL({_IS_OPENAI} ? '' : response.code)%%CEL({_IS_OPENAI} ? '' : ', "reason": "')%"""
+    '%LOCAL_REPLY_BODY%NAMED"}}\n'
 )
 """The body that a mapper sets stands between two words of the form: ``Reason", "message": "the message``."""
 
@@ -201,7 +200,8 @@ def _direct_responses() -> Iterator[ResponseMapper]:
     """
     error = f"response.code_details == 'direct_response' && '{METADATA}' in xds.route_metadata.filter_metadata"
     reason, message = (f"%METADATA(ROUTE:{METADATA}:{word})%" for word in ("reason", "message"))
-    shape = f'{{"error": {{"type": "server_error", "param": null, "code": "{reason}", "message": "{message}"}}}}\n'
+    kind = "%CEL(response.code < 500 ? 'invalid_request_error' : 'server_error')%"
+    shape = f'{{"error": {{"type": "{kind}", "param": null, "code": "{reason}", "message": "{message}"}}}}\n'
     own = "response.code < 400 || response.code_details == 'direct_response'"
     yield ResponseMapper(filter=_all(_GRPC, _cel(error)), body_format_override=_format(f"{reason}: {message}"))
     yield ResponseMapper(filter=_cel(f"{error} && {_IS_OPENAI}"), body_format_override=_format(shape, JSON))

@@ -178,7 +178,8 @@ class Routing:
         return any(variant is not None and (variant.ready or variant.grpc_ready) for variant in found)
 
     def _stopped(self) -> Iterator[Route]:
-        yield self._answer("stopped", _ANY, _error(503, "Stopped", f"{self.target.ref.name} is stopped"))
+        said = f"{self.target.ref.name} is stopped"
+        yield self._answer("stopped", _ANY, _error(503, "Stopped", said, retry_after=RETRY_AFTER))
 
     def _no_grpc(self) -> Reply:
         """404 is UNIMPLEMENTED to a gRPC client. It reads no body."""
