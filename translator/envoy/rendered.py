@@ -27,13 +27,17 @@ from xds.types import ResourceType
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A resource before it is encoded; ``uses`` are the clusters that a route configuration sends to."""
+    """A resource before it is encoded; ``uses`` are the clusters that a route configuration sends to.
+
+    ``shared`` are those of its shared messages that are worth holding once for all resources that have them.
+    """
 
     type: ResourceType
     name: str
     message: Message
     origin: Origin
     uses: frozenset[str] = frozenset()
+    shared: tuple[Message, ...] = ()
 
 
 @shared

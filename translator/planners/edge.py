@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from translator.objects.edge import Edge as EdgeSpec
 from translator.objects.quantity import amount
 from translator.plan import Edge, EscapedSlashes, Underscores
 
 
+@lru_cache(256)
 def planned_edge(spec: EdgeSpec) -> Edge:
     """The plan of ``spec.edge``."""
     return Edge(

@@ -37,9 +37,12 @@ ANY_HOST = "*"
 
 # Every plan has these: made once, they cost little to make, to compare and to render.
 _ANY = Match()
+_NO_BACKEND = Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT)
 _GRPC = Match(grpc=True)
 _PROBES = {path: Match(path=PathMatch(Comparison.EXACT, path), method="GET") for path in (HEALTH, READY)}
 _ALIVE = Reply(200, json.dumps({"status": "ok"}))
+# 404 is UNIMPLEMENTED to a gRPC client, which reads no body.
+_NO_GRPC = Reply(404, reason="NoGRPC", message="no backend speaks gRPC")
 _READY = {
     True: Reply(200, json.dumps({"status": "ready"})),
     False: Reply(503, json.dumps({"status": "no backend is ready"})),
@@ -66,33 +69,29 @@ class Routing:
     def hosts(self) -> tuple[Host, ...]:
         """All hosts. Every other name is served too, unless the service is for the cluster alone: then it is a 404."""
         target, probes = self.target, tuple(self._probes())
-        routes = (*probes, *(self._stopped() if target.stopped else self._routes()))
+        first = (*probes, *(self._stopped() if target.stopped else self._without_grpc()))
+        routes = first if target.stopped else (*first, *self._routes())
         if target.cluster_local:
             main = self._host("main", target.inside, routes)
             return main, Host("others", (ANY_HOST,), (*probes, self._not_found()))
         names = tuple(dict.fromkeys((*target.outside, *target.inside, *self.claimed)))
         main = self._host("main", (*names, ANY_HOST), routes)
-        return main, *self._component_hosts(probes, names)
+        return main, *self._component_hosts(first, names)
 
     def _host(self, name: str, domains: tuple[str, ...], routes: tuple[Route, ...]) -> Host:
         return Host(name, domains, routes, self.target.request_headers, self.max_request_bytes)
 
-    def _component_hosts(self, probes: tuple[Route, ...], taken: tuple[str, ...]) -> Iterator[Host]:
+    def _component_hosts(self, first: tuple[Route, ...], taken: tuple[str, ...]) -> Iterator[Host]:
         """A component's own hosts reach its stable variant, without rules and split."""
         for component in self.target.components:
             domains = tuple(host for host in component.hosts if host not in taken)
             if domains:
-                routes = self._stopped() if self.target.stopped else self._component(component.name)
-                yield self._host(component.name, domains, (*probes, *routes))
-
-    def _component(self, name: str) -> Iterator[Route]:
-        yield from self._without_grpc()
-        yield from self._rule(self._whole(name))
+                routes = () if self.target.stopped else self._rule(self._whole(component.name))
+                yield self._host(component.name, domains, (*first, *routes))
 
     def _routes(self) -> Iterator[Route]:
         """Those before all rules; rules in order, ``:explain`` to the explainer, then the default split."""
         yield from self.first
-        yield from self._without_grpc()
         *rules, default = self.rules
         for rule in rules:
             yield from self._rule(rule)
@@ -124,13 +123,13 @@ class Routing:
         if any(variant.grpc is not variant.backend for variant in found):
             return self._action(rule, grpc=True)
         if found and self._speaks_grpc() and not any(variant.speaks_grpc for variant in found):
-            return self._no_grpc()
+            return _NO_GRPC
         return None
 
     def _without_grpc(self) -> Iterator[Route]:
         """Before all rules, where no backend takes gRPC calls: else they would meet servers that cannot answer them."""
         if not self._speaks_grpc():
-            yield self._answer("grpc", _GRPC, self._no_grpc())
+            yield self._answer("grpc", _GRPC, _NO_GRPC)
 
     def _speaks_grpc(self) -> bool:
         """Whether any backend takes gRPC calls; while none is known, one may."""
@@ -181,22 +180,18 @@ class Routing:
         said = f"{self.target.ref.name} is stopped"
         yield self._answer("stopped", _ANY, _error(503, "Stopped", said, retry_after=RETRY_AFTER))
 
-    def _no_grpc(self) -> Reply:
-        """404 is UNIMPLEMENTED to a gRPC client. It reads no body."""
-        return Reply(404, reason="NoGRPC", message=f"no backend of {self.target.ref.name} speaks gRPC")
-
     def _not_found(self) -> Route:
         return self._answer("not-found", _ANY, _error(404, "NotFound", "no service has this host"))
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
-        return Route(name, match, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), self.target.split_origin)
+        return Route(name, match, reply, _NO_BACKEND, self.target.split_origin)
 
 
 def gone(service: Ref) -> ServicePlan:
     """What a gateway does after its target is gone, until its Envoys are too."""
     origin = Origin(service, "metadata.name")
     reply = _error(404, "NotFound", f"{service.name} is gone")
-    route = Route("gone", _ANY, reply, Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT), origin)
+    route = Route("gone", _ANY, reply, _NO_BACKEND, origin)
     host = Host("others", (ANY_HOST,), (route,))
     return ServicePlan(service, names.gateway(service), (host,), (), origin)
 

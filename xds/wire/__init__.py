@@ -2,6 +2,16 @@
 
 from xds.wire.decode import DecodeError, decode
 from xds.wire.encode import EncodeError, Encoder, encode
-from xds.wire.resource import Resource, delta_response, resource
+from xds.wire.resource import Resource, delta_response, resource, sharing
 
-__all__ = ["DecodeError", "EncodeError", "Encoder", "Resource", "decode", "delta_response", "encode", "resource"]
+__all__ = [
+    "DecodeError",
+    "EncodeError",
+    "Encoder",
+    "Resource",
+    "decode",
+    "delta_response",
+    "encode",
+    "resource",
+    "sharing",
+]

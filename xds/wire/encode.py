@@ -51,6 +51,10 @@ class Encoder:
         self._shared = {} if shared is None else shared
         self._functions = _Encoders(memoize, limit, sharing=shared is not None)
 
+    def shared(self, message: Message) -> bytes:
+        """A shared message that was encoded within another one, with its length: the same object each time."""
+        return self._functions.shared[id(message)]
+
     def encode(self, message: Message) -> bytes:
         """Encode a message. Raises EncodeError."""
         try:

@@ -27,8 +27,8 @@ class Resource:
     type: ResourceType
     name: str
     version: str
-    # The whole field `resources` of a DeltaDiscoveryResponse: tag, length, Resource{version, resource, name}.
-    frame: bytes = field(compare=False, repr=False)
+    # The frame, in parts: what many resources have in common is one object in all of them.
+    parts: tuple[bytes, ...] = field(compare=False, repr=False)
     # The clusters that a route configuration sends to; empty for other types.
     uses: frozenset[str] = field(default=_NO_NAMES, compare=False)
     # Whether it is an assignment without any endpoint.
@@ -37,6 +37,11 @@ class Resource:
     slow: bool = field(default=False, compare=False)
     # Where it comes from; passed through.
     origin: object = field(default=None, compare=False)
+
+    @property
+    def frame(self) -> bytes:
+        """The whole field `resources` of a DeltaDiscoveryResponse: tag, length, Resource{version, resource, name}."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
     @property
     def body(self) -> bytes:
@@ -50,10 +55,11 @@ class Resource:
 
         It stands in the frame as the field `resource`, which has the same number.
         """
+        frame = self.frame
         tail = 1 + len(delimited(self.name.encode()))
-        content = len(self.frame) - 1
+        content = len(frame) - 1
         head = 1 + next(size for size in range(1, 6) if content - size < 1 << 7 * size)
-        return memoryview(self.frame)[head + 2 + len(self.version) : -tail]
+        return memoryview(frame)[head + 2 + len(self.version) : -tail]
 
 
 def resource(
@@ -63,7 +69,22 @@ def resource(
     version = blake2b(body, digest_size=8).hexdigest()
     packed = delimited(_TYPE_URLS[kind] + b"\x12" + delimited(body) if body else _TYPE_URLS[kind])
     frame = delimited(b"\n\x10" + version.encode() + b"\x12" + packed + b"\x1a" + delimited(name.encode()))
-    return Resource(kind, name, version, b"\x12" + frame, uses, origin=origin)
+    return Resource(kind, name, version, (b"\x12" + frame,), uses, origin=origin)
+
+
+def sharing(made: Resource, shared: Iterable[bytes]) -> Resource:
+    """The same resource, which holds those of ``shared`` that stand in it, in this order, as these very objects.
+
+    So resources that have most of their bytes in common hold these once.
+    """
+    frame, parts, end = made.frame, [], 0
+    for part in shared:
+        at = frame.find(part, end)
+        if at >= 0:
+            parts += [frame[end:at], part]
+            end = at + len(part)
+    held = (*parts, frame[end:])
+    return Resource(made.type, made.name, made.version, held, made.uses, made.vacant, made.slow, made.origin)
 
 
 def empty_assignment(cluster: str) -> Resource:
@@ -92,7 +113,7 @@ def delta_response(
     said = b"*" + delimited(nonce.encode())
     gone = [b"2" + delimited(name.encode()) for name in removed]
     rest = _rest(DeltaDiscoveryResponse, kind, control_plane)
-    return b"".join([*(made.frame for made in resources), rest, said, *gone])
+    return b"".join([*(part for made in resources for part in made.parts), rest, said, *gone])
 
 
 @cache

@@ -95,7 +95,7 @@ class _Frames:
             type=rows.TYPES[key.type],
             name=rows.text(key.name),
             version=rows.text(frame.version),
-            frame=frame.frame,
+            parts=(frame.frame,),
             uses=self._uses(frame.uses),
             vacant=bool(frame.vacant),
             slow=bool(frame.slow),

@@ -58,7 +58,7 @@ def test_what_is_no_origin_of_the_translator_is_not_kept(reopen):
 def test_every_field_of_a_resource_is_kept():
     """One that is added must be stored, and VERSION raised; then this list is to follow."""
     names = {one.name for one in dataclasses.fields(Resource)}
-    assert names == {"type", "name", "version", "frame", "uses", "vacant", "slow", "origin"}
+    assert names == {"type", "name", "version", "parts", "uses", "vacant", "slow", "origin"}
     assert {one.name for one in dataclasses.fields(Refusal)} == {"version", "code", "message", "node", "cause"}
     assert set(TYPES.values()) == set(ResourceType) - {SECRET}
 
@@ -71,7 +71,7 @@ resources = st.builds(
     type=st.just(ROUTE),
     name=st.just(""),
     version=any_text,
-    frame=st.binary(max_size=40),
+    parts=st.tuples(st.binary(max_size=40)),
     uses=st.frozensets(any_text, max_size=3),
     vacant=st.booleans(),
     slow=st.booleans(),

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from tests.unit.wire.reference import google_class, serialize
 from xds.api.envoy.config.cluster.v3 import Cluster
+from xds.api.envoy.config.route.v3 import RouteConfiguration, VirtualHost
 from xds.api.envoy.service.discovery.v3 import DeltaDiscoveryResponse
 from xds.types import ResourceType
-from xds.wire import delta_response, encode, resource
+from xds.wire import delta_response, encode, resource, sharing
 
 Response = google_class(DeltaDiscoveryResponse)
 CLUSTER = encode(Cluster(name="models/iris"))
@@ -67,3 +68,15 @@ def test_other_content_is_another_version(one, other):
 def test_types_and_names_tell_resources_apart():
     assert resource(ResourceType.CLUSTER, "a", b"") != resource(ResourceType.ENDPOINT, "a", b"")
     assert resource(ResourceType.CLUSTER, "a", b"") != resource(ResourceType.CLUSTER, "b", b"")
+
+
+def test_what_resources_share_is_held_once_and_sent_as_it_was():
+    one, other = (b"x" * 300, b"y" * 200)
+    body = encode(RouteConfiguration(name="a", virtual_hosts=[VirtualHost(name=(one + b"-" + other).decode())]))
+    made = resource(ResourceType.ROUTE, "r", body)
+    held = sharing(made, [b"not there", one, other, one])
+    assert held == made
+    assert [part for part in held.parts if part is one or part is other] == [one, other]
+    assert (held.frame, held.body, bytes(held.bare)) == (made.frame, body, bytes(made.bare))
+    sent = [delta_response(ResourceType.ROUTE, "1", [found], [], "x") for found in (made, held)]
+    assert sent[0] == sent[1]
