@@ -23,7 +23,6 @@ from pydantic_core import CoreSchema
 from translator.objects import ServiceGateway, TrafficPolicy
 from translator.objects.fields import DROPPED_HEADERS, DROPPED_PREFIXES
 from translator.objects.policy import _GROUP_OF_KIND as GROUPS
-from translator.objects.quantity import BODY_LIMITS, WINDOW_SIZES
 
 FOLDER = Path(__file__).parent.parent / "helm" / "xdserve" / "files" / "crds"
 Kind = type[TrafficPolicy] | type[ServiceGateway]
@@ -44,13 +43,6 @@ def rule(cel: str, message: str, field: str | None = None) -> Schema:
 def rules(*each: Schema) -> Schema:
     """What an object's schema has for its rules."""
     return {"x-kubernetes-validations": list(each)}
-
-
-def between(least: str, most: str) -> Schema:
-    """A quantity within bounds; an integer or a string."""
-    text = "quantity(string(self))"
-    bounds = f"{text}.compareTo(quantity('{least}')) >= 0 && {text}.compareTo(quantity('{most}')) <= 0"
-    return rules(rule(bounds, f"an amount of memory, {least} to {most}"))
 
 
 HEADERS_NOT_SEEN = f"^(({'|'.join(('host', *DROPPED_HEADERS))})$|{'|'.join(DROPPED_PREFIXES)})"
@@ -106,8 +98,6 @@ CHECKS: dict[str, Schema] = {
     "gateway._each_host_once": {"x-kubernetes-list-type": "set"},
     "quantity._cpu": {},
     "quantity._memory": {},
-    "quantity._body_limit": between(*BODY_LIMITS),
-    "quantity._window": between(*WINDOW_SIZES),
     # Keyed lists: who applies one backend or one weight owns that alone. Rules are in order, so they are one value.
     "policy._each_backend_once": {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["backend"]},
     "policy._each_backend_name_once": {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
