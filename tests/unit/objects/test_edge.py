@@ -37,7 +37,7 @@ BODIES = "allowed 1Mi to 1Gi, in whole Mi or Gi"
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(field, value, line):
-    [found] = problems(changed(GATEWAY, f"spec.edge.{field}", value))
+    [found] = problems(changed(GATEWAY, "spec.edge", {field: value}))
     assert found.startswith(f"spec.edge.{field}: ")
     assert line is None or found == line
 
@@ -50,7 +50,8 @@ def test_what_is_left_out_has_the_documented_default():
 
 @pytest.mark.parametrize("size", ["64Ki", "999999Ki", "1Mi", "100Mi", "1024Mi", "1Gi"])
 def test_a_window_may_be(size):
-    assert problems(changed(GATEWAY, "spec.edge.streamWindow", size)) == []
+    gateway = parse(changed(GATEWAY, "spec.edge", {"streamWindow": size}))
+    assert gateway.spec.edge.stream_window == size
 
 
 @pytest.mark.parametrize("place", ["spec", "spec.rules.0"])
