@@ -13,7 +13,14 @@ from benchmarks.measure import Figure
 
 WORSE, BETTER = 1.25, 0.8
 """Ratios beyond which a figure is marked: what is less is noise, as a rule."""
-LARGER_IS_BETTER = frozenset({"encoder against betterproto2's bytes()"})
+LARGER_IS_BETTER = frozenset(
+    {
+        "encoder against betterproto2's bytes()",
+        "requests of 1 KiB, before",
+        "requests of 1 KiB, after",
+        "requests of 1 KiB, after over before",
+    }
+)
 """Of all other figures less is better."""
 
 Key = tuple[str, int]

@@ -58,7 +58,7 @@ def answers() -> str:
     """One row an answer of Envoy's own."""
     rows = [
         (
-            str(reply.answered or reply.status),
+            str(reply.status),
             code(reply.reason),
             reply.when,
             GRPC_CODES.get(reply.grpc_status or GRPC_OF_HTTP.get(reply.status, 0), ""),

@@ -137,7 +137,10 @@ class ValueMatch:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a request must be for a route; all parts must hold, an empty one always does."""
+    """What a request must be for a route; all parts must hold, an empty one always does.
+
+    ``ambiguous_host``: it has two hosts, or user information before the host.
+    """
 
     path: PathMatch | None = None
     method: str | None = None
@@ -145,6 +148,7 @@ class Match:
     cookies: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
     grpc: bool = False
+    ambiguous_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from betterproto2 import Message
 
 from translator import names
-from translator.envoy.local_replies import LOCAL_REPLIES, local_replies
+from translator.envoy.local_replies import local_replies
 from translator.envoy.rendered import Rendered, ads, header, header_case, milliseconds
 from translator.envoy.shared import shared
 from translator.envoy.splits import UNIQUE_ID
@@ -30,10 +30,8 @@ from xds.api.envoy.config.core.v3 import (
     TypedExtensionConfig,
 )
 from xds.api.envoy.config.listener.v3 import Filter, FilterChain, Listener
-from xds.api.envoy.config.rbac.v3 import Permission, Policy, Principal, Rbac, RbacAction
 from xds.api.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
 from xds.api.envoy.extensions.filters.http.header_mutation.v3 import Mutations
-from xds.api.envoy.extensions.filters.http.rbac.v3 import Rbac as RbacFilter
 from xds.api.envoy.extensions.filters.http.router.v3 import Router
 from xds.api.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -107,7 +105,7 @@ def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix="gateway",
         rds=Rds(config_source=ads(), route_config_name=gateway.name),
-        http_filters=[_refusals(), _drop_from_answers(), _router()],
+        http_filters=[_drop_from_answers(), _router()],
         common_http_protocol_options=_http(edge.underscores),
         http_protocol_options=_http1(edge, gateway.default_host),
         http2_protocol_options=_http2(edge),
@@ -165,17 +163,6 @@ def _http2(edge: Edge) -> Http2ProtocolOptions:
 @shared
 def _websocket() -> HttpConnectionManagerUpgradeConfig:
     return HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")
-
-
-@shared
-def _refusals() -> HttpFilter:
-    """No TRACE, and no host that model servers could read in another way: two hosts, or user information before one."""
-    conditions = [reply.request for reply in LOCAL_REPLIES if reply.request is not None]
-    refused = Policy(
-        permissions=[Permission(header=condition) for condition in conditions], principals=[Principal(any=True)]
-    )
-    rules = Rbac(action=RbacAction.DENY, policies={"refused": refused})
-    return HttpFilter(name="envoy.filters.http.rbac", typed_config=Any.pack(RbacFilter(rules=rules)))
 
 
 @shared

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from translator.envoy.matches import AMBIGUOUS_HOST
 from translator.envoy.rendered import header
 from translator.envoy.shared import shared
 from translator.plan import RETRY_AFTER
@@ -46,9 +47,6 @@ UNIMPLEMENTED."""
 OPENAI_PATHS = r"^(/openai)?/v1/(models|(chat/completions|completions|embeddings|responses)(/[^?]*)?)([?].*)?$"
 """Paths of OpenAI's API, also below KServe's prefix. Below ``/v1/models`` is KServe's own API."""
 
-AMBIGUOUS_HOST = r"\C*[@,]\C*"
-"""Two Host headers, which Envoy joins, or user information before the host."""
-
 METADATA = "xdserve"
 
 GRPC_TYPES = r"application/grpc(\+.*)?"
@@ -59,10 +57,9 @@ GRPC_TYPES = r"application/grpc(\+.*)?"
 class LocalReply:
     """An answer by Envoy: when it is given, and what it says.
 
-    It fits if one of ``flags`` is set, or if the request has the header ``request``, or, without both, if Envoy's own
-    status is ``status``. ``answered`` is what the client gets in place of that status. ``grpc``: a gRPC client's
-    message is the reason and the message, not the JSON form. ``grpc_status`` is its status, where it does not follow
-    from HTTP's.
+    It fits if one of ``flags`` is set, or if the request has the header ``request``, which a route of its own refuses,
+    or, without both, if Envoy's status is ``status``. ``grpc``: a gRPC client's message is the reason and the message,
+    not the JSON form. ``grpc_status`` is its status, where it does not follow from HTTP's.
     """
 
     status: int
@@ -71,7 +68,6 @@ class LocalReply:
     when: str
     flags: tuple[str, ...] = ()
     request: HeaderMatcher | None = None
-    answered: int | None = None
     grpc: bool = False
     grpc_status: int | None = None
     retry_after: bool = False
@@ -102,14 +98,11 @@ LOCAL_REPLIES = (
     ),
     LocalReply(
         400, "BadHost", "the host is no plain host name", "two Host headers, or user information in the host",
-        request=HeaderMatcher(
-            name=":authority", string_match=StringMatcher(safe_regex=RegexMatcher(regex=AMBIGUOUS_HOST))
-        ),
-        answered=400,
+        request=AMBIGUOUS_HOST,
     ),
     LocalReply(
         405, "MethodNotAllowed", "TRACE is not allowed", "the method is TRACE",
-        request=HeaderMatcher(name=":method", string_match=StringMatcher(exact="TRACE")), answered=405,
+        request=HeaderMatcher(name=":method", string_match=StringMatcher(exact="TRACE")),
     ),
     LocalReply(
         507, "BodyTooLargeToRetry", "the backend could not be reached, and the body is too large to be sent again",
@@ -153,9 +146,10 @@ def local_replies(name_backends: bool) -> LocalReplyConfig:  # noqa: FBT001 - by
     replies = [(reply, _condition(reply)) for reply in LOCAL_REPLIES]
     return LocalReplyConfig(
         mappers=[
+            *(_mapper(reply, condition) for reply, condition in replies if reply.request),
             *_direct_responses(),
             *(_grpc(reply, condition, named) for reply, condition in replies if reply.grpc),
-            *(_mapper(reply, condition) for reply, condition in replies),
+            *(_mapper(reply, condition) for reply, condition in replies if not reply.request),
             _mapper(OTHER, _status(ComparisonFilterOp.GE, OTHER.status)),
         ],
         body_format=_format(_FORM.replace("NAMED", named), JSON),
@@ -220,7 +214,6 @@ def _grpc(reply: LocalReply, condition: AccessLogFilter, named: str) -> Response
 def _mapper(reply: LocalReply, condition: AccessLogFilter) -> ResponseMapper:
     return ResponseMapper(
         filter=condition,
-        status_code=reply.answered,
         body=DataSource(inline_string=f'{reply.reason}", "message": "{reply.message}'),
         headers_to_add=_retry_after(reply),
     )

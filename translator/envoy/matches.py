@@ -18,6 +18,11 @@ from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 METHOD_HEADER = ":method"
 
+AMBIGUOUS_HOST = HeaderMatcher(
+    name=":authority", string_match=StringMatcher(safe_regex=RegexMatcher(regex=r"\C*[@,]\C*"))
+)
+"""Envoy joins two Host headers by a comma. Model servers might take either, and what stands before an ``@`` as well."""
+
 
 def route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
     """A route's match; ``further`` are conditions on headers beside the plan's own."""
@@ -66,6 +71,7 @@ def _path(match: PathMatch | None) -> _Path:
 def _headers(match: Match) -> list[HeaderMatcher]:
     method = [] if match.method is None else [ValueMatch(METHOD_HEADER, Comparison.EXACT, match.method)]
     return [
+        *([AMBIGUOUS_HOST] if match.ambiguous_host else []),
         *(_header(condition) for condition in (*method, *match.headers)),
         *(cookie(condition) for condition in match.cookies),
     ]

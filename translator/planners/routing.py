@@ -39,8 +39,12 @@ ANY_HOST = "*"
 _ANY = Match()
 _NO_BACKEND = Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT)
 _GRPC = Match(grpc=True)
+_AMBIGUOUS_HOST = Match(ambiguous_host=True)
+_TRACE = Match(method="TRACE")
 _PROBES = {path: Match(path=PathMatch(Comparison.EXACT, path), method="GET") for path in (HEALTH, READY)}
 _ALIVE = Reply(200, json.dumps({"status": "ok"}))
+# Their words are the listener's: they are the same for every service.
+_BAD_HOST, _NO_TRACE = Reply(400), Reply(405)
 # 404 is UNIMPLEMENTED to a gRPC client, which reads no body.
 _NO_GRPC = Reply(404, reason="NoGRPC", message="no backend speaks gRPC")
 _READY = {
@@ -68,14 +72,16 @@ class Routing:
 
     def hosts(self) -> tuple[Host, ...]:
         """All hosts. Every other name is served too, unless the service is for the cluster alone: then it is a 404."""
-        target, probes = self.target, tuple(self._probes())
+        target, probes = self.target, (self._answer("trace", _TRACE, _NO_TRACE), *self._probes())
+        bad_host = self._answer("host", _AMBIGUOUS_HOST, _BAD_HOST)
         first = (*probes, *(self._stopped() if target.stopped else self._without_grpc()))
         routes = first if target.stopped else (*first, *self._routes())
         if target.cluster_local:
             main = self._host("main", target.inside, routes)
-            return main, Host("others", (ANY_HOST,), (*probes, self._not_found()))
+            return main, Host("others", (ANY_HOST,), (bad_host, *probes, self._not_found()))
         names = tuple(dict.fromkeys((*target.outside, *target.inside, *self.claimed)))
-        main = self._host("main", (*names, ANY_HOST), routes)
+        # A name that is compared as a whole is never ambiguous.
+        main = self._host("main", (*names, ANY_HOST), (bad_host, *routes))
         return main, *self._component_hosts(first, names)
 
     def _host(self, name: str, domains: tuple[str, ...], routes: tuple[Route, ...]) -> Host:
