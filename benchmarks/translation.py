@@ -120,7 +120,7 @@ def _memory() -> Figure:
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    size = sum(len(one.frame) for one in made) * GATEWAYS / SOME
+    size = sum(one.size for one in made) * GATEWAYS / SOME
     note = f"{size / 1e6:.0f} MB of them frames; measured with {len(made):,}"
     return Figure("60,000 resources held", held * GATEWAYS / SOME / 1e6, "MB", "< 60", note)
 

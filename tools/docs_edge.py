@@ -7,14 +7,15 @@ from datetime import timedelta
 from markdown_tables import code, oneline, table
 
 from bootstrap.envoy import MAX_CONNECTIONS
-from translator.envoy.clusters import HTTP1_IDLE
-from translator.envoy.listeners import CONNECTION_IDLE, HEADERS_TIMEOUT
-from translator.envoy.local_replies import LOCAL_REPLIES, OTHER
+from translator.envoy.clusters import HTTP1_IDLE, MAX_RETRIES
+from translator.envoy.listeners import BUFFER_LIMIT, CONNECTION_IDLE, HEADERS_KIB, HEADERS_TIMEOUT, MOST_HEADERS
+from translator.envoy.local_replies import LOCAL_REPLIES, OTHER, LocalReply
 from translator.envoy.routes import RETRIES
 from translator.objects.edge import Edge
 from translator.objects.fields import duration
 from translator.plan import RETRY_AFTER
 from translator.planners.options import CONNECT_TIMEOUT, IDLE_TIMEOUT, MAX_REQUEST_BYTES, REQUEST_TIMEOUT
+from translator.planners.routing import ERRORS, UNAVAILABLE
 
 
 def limits() -> str:
@@ -27,11 +28,13 @@ def limits() -> str:
         ("timeouts.idle", duration(IDLE_TIMEOUT), "Between two bytes; at least the request timeout."),
     )
     fixed = (
-        ("", "60 KiB", "All headers of a request together, and 100 of them at the most."),
+        ("", f"{HEADERS_KIB} KiB", f"All headers of a request together, and {MOST_HEADERS} of them at the most."),
         ("", seconds(HEADERS_TIMEOUT), "Until the headers of a request are complete."),
         ("", seconds(CONNECTION_IDLE), "A connection of a client without a request."),
         ("", seconds(HTTP1_IDLE), "An HTTP/1 connection to a backend without a request."),
         ("", f"{MAX_CONNECTIONS:,}", "Connections of clients to one Envoy."),
+        ("", f"{MAX_RETRIES:,}", "Retries at once of one backend, by one Envoy."),
+        ("", f"{BUFFER_LIMIT >> 10} KiB", "What Envoy reads ahead of one connection."),
     )
     rows = ((code(field), code(default), what) for field, default, what in (*edge, *policy, *fixed))
     return table(("field", "default", "what it is"), rows)
@@ -47,30 +50,46 @@ def retries() -> str:
     tries = RETRIES + 1
     bound = seconds(timedelta(milliseconds=tries * CONNECT_TIMEOUT))
     return (
-        f"- A request is tried {tries} times at the most. A backend whose endpoints all refuse answers 503 at once.\n"
+        f"- A request is tried {tries} times at the most. A backend whose endpoints all refuse answers 503 after the "
+        "pauses between the tries, which are below 0.25s each, and below 2s together.\n"
         f"- A backend whose endpoints all swallow connections answers 503 after {tries} connect timeouts "
-        f"({tries} x {duration(CONNECT_TIMEOUT)} = {bound} by default) and the pauses between the tries, "
-        "each of them below 0.25s.\n"
+        f"({tries} x {duration(CONNECT_TIMEOUT)} = {bound} by default) and these pauses.\n"
+        "- A request timeout, or an idle timeout that somebody wrote, ends the tries earlier, with 504.\n"
     )
 
 
 def answers() -> str:
-    """One row an answer of Envoy's own."""
-    rows = [
-        (
-            str(reply.status),
-            code(reply.reason),
-            reply.when,
-            GRPC_CODES.get(reply.grpc_status or GRPC_OF_HTTP.get(reply.status, 0), ""),
-            f"{RETRY_AFTER} s" if reply.retry_after else "",
-        )
-        for reply in (*LOCAL_REPLIES, OTHER)
+    """One row an answer of the gateway's own: of Envoy, and of its routes."""
+    replies = [
+        (str(reply.status), reply.reason, reply.when, _grpc_status(reply), reply.retry_after) for reply in LOCAL_REPLIES
     ]
-    return table(("status", "reason", "when", "gRPC status", "Retry-After"), sorted(rows))
+    routes = [
+        (str(status), reason, when, GRPC_OF_HTTP[status], status == UNAVAILABLE)
+        for reason, (status, when) in ERRORS.items()
+    ]
+    rows = sorted([*replies, *routes])
+    rows.append(("4xx, 5xx", OTHER.reason, OTHER.when, "by HTTP's", False))
+    return table(
+        ("status", "reason", "when", "gRPC status", "Retry-After"),
+        (
+            (status, code(reason), when, grpc, f"{RETRY_AFTER} s" if retry else "")
+            for status, reason, when, grpc, retry in rows
+        ),
+    )
 
 
-GRPC_OF_HTTP = {502: 14, 503: 14, 504: 14, 404: 12, 403: 7}
-GRPC_CODES = {
-    4: "`DEADLINE_EXCEEDED`", 7: "`PERMISSION_DENIED`", 8: "`RESOURCE_EXHAUSTED`", 12: "`UNIMPLEMENTED`",
-    14: "`UNAVAILABLE`",
+def _grpc_status(reply: LocalReply) -> str:
+    """A client by HTTP/2 gets some of them as a reset of the stream."""
+    if reply.status in RESETS:
+        return "reset"
+    return GRPC_CODES[reply.grpc_status] if reply.grpc_status else GRPC_OF_HTTP.get(reply.status, UNKNOWN)
+
+
+RESETS = {400, 431}
+UNKNOWN = "`UNKNOWN`"
+GRPC_CODES = {4: "`DEADLINE_EXCEEDED`", 8: "`RESOURCE_EXHAUSTED`", 14: "`UNAVAILABLE`"}
+GRPC_OF_HTTP = {
+    403: "`PERMISSION_DENIED`", 404: "`UNIMPLEMENTED`", 502: "`UNAVAILABLE`", 503: "`UNAVAILABLE`",
+    504: "`UNAVAILABLE`",
 }  # fmt: skip
+"""Envoy's own mapping."""

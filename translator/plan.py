@@ -68,14 +68,10 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """Sticky by a cookie that the gateway sets; ``ttl`` in milliseconds, None for as long as the browser runs.
-
-    ``foreign_request_id``: the gateway keeps the request ids of clients, so no cookie is drawn from them.
-    """
+    """Sticky by a cookie that the gateway sets; ``ttl`` in milliseconds, None for as long as the browser runs."""
 
     name: str
     ttl: int | None
-    foreign_request_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ routes, clusters and endpoints. Only a ServiceGateway decides about what is here
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from betterproto2 import Message
@@ -15,7 +16,7 @@ from translator.envoy.local_replies import local_replies
 from translator.envoy.rendered import Rendered, ads, header, header_case, milliseconds
 from translator.envoy.shared import shared
 from translator.envoy.splits import UNIQUE_ID
-from translator.objects.fields import DROPPED_HEADERS, DROPPED_PREFIXES
+from translator.objects.fields import DROPPED_HEADERS, DROPPED_PREFIXES, HEADERS_OF_PROXIES
 from translator.plan import Edge, EscapedSlashes, GatewayPlan, Underscores
 from xds.api.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
 from xds.api.envoy.config.core.v3 import (
@@ -45,21 +46,20 @@ from xds.api.envoy.extensions.filters.network.http_connection_manager.v3 import 
 from xds.api.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from xds.api.envoy.type.matcher.v3 import StringMatcher
+from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from xds.api.google.protobuf import Any
 from xds.types import ResourceType
 
 BUFFER_LIMIT = 32 << 10
 CONNECTION_IDLE = timedelta(hours=1)
 HEADERS_TIMEOUT = timedelta(seconds=10)
-"""Envoy's "Configuring Envoy as an edge proxy"; what a ServiceGateway may change is in the plan's `Edge`."""
+HEADERS_KIB, MOST_HEADERS = 60, 100
+"""Envoy's "Configuring Envoy as an edge proxy", and Envoy's own bounds of headers. What a ServiceGateway may change is
+in the plan's `Edge`."""
 
 NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
 """Whom Envoy trusts as internal: what comes from a private address is a client like any other, whose request id is
 not kept. No client has this address; with an empty list Envoy trusts all private ones (tried)."""
-
-OF_PROXIES = ("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-real-ip")
-"""Headers by which a proxy in front says where a request came from: believed where such proxies are trusted."""
 
 UNDERSCORES = {
     Underscores.REJECT: HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
@@ -113,10 +113,11 @@ def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         request_timeout=milliseconds(edge.request_timeout),
         request_headers_timeout=HEADERS_TIMEOUT,
+        max_request_headers_kb=HEADERS_KIB,
         use_remote_address=True,
         xff_num_trusted_hops=gateway.trusted_hops,
         internal_address_config=HttpConnectionManagerInternalAddressConfig(cidr_ranges=[NOBODY]),
-        early_header_mutation_extensions=[_mutate_requests(gateway.trusted_hops > 0, edge.preserve_request_id)],
+        early_header_mutation_extensions=[_mutate_requests(gateway.trusted_hops > 0, edge)],
         preserve_external_request_id=edge.preserve_request_id,
         normalize_path=True,
         merge_slashes=True,
@@ -138,15 +139,19 @@ def _http(underscores: Underscores) -> HttpProtocolOptions:
     return HttpProtocolOptions(idle_timeout=CONNECTION_IDLE, headers_with_underscores_action=UNDERSCORES[underscores])
 
 
-@shared
 def _http1(edge: Edge, default_host: str) -> Http1ProtocolOptions:
-    # Java's clients offer TLS within plain text; a server that does not know an upgrade ignores it (RFC 9110, 7.8).
     return Http1ProtocolOptions(
         accept_http_10=edge.http10,
         default_host_for_http_10=default_host if edge.http10 else "",
-        ignore_http_11_upgrade=[StringMatcher(prefix="TLS/")] if edge.ignore_tls_upgrade else [],
+        ignore_http_11_upgrade=[_tls()] if edge.ignore_tls_upgrade else [],
         header_key_format=header_case() if edge.preserve_case else None,
     )
+
+
+@shared
+def _tls() -> StringMatcher:
+    """Java's clients offer TLS within plain text; a server that does not know an upgrade ignores it (RFC 9110, 7.8)."""
+    return StringMatcher(prefix="TLS/")
 
 
 @shared
@@ -166,13 +171,15 @@ def _websocket() -> HttpConnectionManagerUpgradeConfig:
 
 
 @shared
-def _mutate_requests(behind_proxies: bool, preserve_request_id: bool) -> TypedExtensionConfig:  # noqa: FBT001 - as _http
+def _mutate_requests(behind_proxies: bool, edge: Edge) -> TypedExtensionConfig:  # noqa: FBT001 - as `shared` takes it
     """Clients have no say in what proxies' own headers ask for, before anything reads them."""
-    names = DROPPED_HEADERS if behind_proxies else (*OF_PROXIES, *DROPPED_HEADERS)
+    names = DROPPED_HEADERS if behind_proxies else (*HEADERS_OF_PROXIES, *DROPPED_HEADERS)
+    own = HeaderMutation(append=header(UNIQUE_ID, "%UNIQUE_ID%"))
     mutations = [
-        *(_without(prefix) for prefix in DROPPED_PREFIXES),
+        *(_without(StringMatcher(prefix=prefix)) for prefix in DROPPED_PREFIXES),
         *(HeaderMutation(remove=name) for name in names),
-        *([HeaderMutation(append=header(UNIQUE_ID, "%UNIQUE_ID%"))] if preserve_request_id else []),
+        *(_in_other_spellings(names) if edge.underscores is Underscores.ALLOW else ()),
+        own if edge.preserve_request_id else HeaderMutation(remove=UNIQUE_ID),
     ]
     return TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",
@@ -180,15 +187,21 @@ def _mutate_requests(behind_proxies: bool, preserve_request_id: bool) -> TypedEx
     )
 
 
+def _in_other_spellings(names: Sequence[str]) -> Iterator[HeaderMutation]:
+    """Servers by WSGI's rules take ``x_real_ip`` for ``x-real-ip``."""
+    for name in (*names, *(f"{prefix}.*" for prefix in DROPPED_PREFIXES)):
+        yield _without(StringMatcher(safe_regex=RegexMatcher(regex=name.replace("-", "[-_]"))))
+
+
 @shared
 def _drop_from_answers() -> HttpFilter:
     """Nobody is told of the Envoys inside, neither of this one nor of one beside a model."""
-    mutations = Mutations(response_mutations=[_without("x-envoy-")])
+    mutations = Mutations(response_mutations=[_without(StringMatcher(prefix="x-envoy-"))])
     return HttpFilter(
         name="envoy.filters.http.header_mutation",
         typed_config=Any.pack(HeaderMutationFilter(mutations=mutations)),
     )
 
 
-def _without(prefix: str) -> HeaderMutation:
-    return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix=prefix)))
+def _without(names: StringMatcher) -> HeaderMutation:
+    return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=names))

@@ -57,9 +57,10 @@ GRPC_TYPES = r"application/grpc(\+.*)?"
 class LocalReply:
     """An answer by Envoy: when it is given, and what it says.
 
-    It fits if one of ``flags`` is set, or if the request has the header ``request``, which a route of its own refuses,
-    or, without both, if Envoy's status is ``status``. ``grpc``: a gRPC client's message is the reason and the message,
-    not the JSON form. ``grpc_status`` is its status, where it does not follow from HTTP's.
+    It fits if one of ``flags`` is set, if the details are ``details``, or if the request has the header ``request``,
+    which a route of its own refuses; or, without these, if Envoy's status is ``status``. ``grpc``: a gRPC client's
+    message is the reason and the message, not the JSON form. ``grpc_status`` is its status, where it does not follow
+    from HTTP's. ``more`` are further headers.
     """
 
     status: int
@@ -67,20 +68,23 @@ class LocalReply:
     message: str
     when: str
     flags: tuple[str, ...] = ()
+    details: str = ""
     request: HeaderMatcher | None = None
     grpc: bool = False
     grpc_status: int | None = None
     retry_after: bool = False
+    more: tuple[tuple[str, str], ...] = ()
 
 
 LOCAL_REPLIES = (
     LocalReply(
         504, "RequestTimeout", "the backend has not answered within the request timeout",
-        "`timeouts.request` is over before the answer is complete",
+        "`timeouts.request` is over before the answer has begun; later the answer is cut",
         flags=("UT",), grpc=True, grpc_status=DEADLINE_EXCEEDED,
     ),
     LocalReply(
-        504, "IdleTimeout", "no byte was sent within the idle timeout", "`timeouts.idle` is over",
+        504, "IdleTimeout", "no byte was sent within the idle timeout",
+        "`timeouts.idle` is over before the answer has begun; 408 where the request has not arrived whole",
         flags=("SI",), grpc=True, grpc_status=DEADLINE_EXCEEDED,
     ),
     LocalReply(
@@ -103,6 +107,7 @@ LOCAL_REPLIES = (
     LocalReply(
         405, "MethodNotAllowed", "TRACE is not allowed", "the method is TRACE",
         request=HeaderMatcher(name=":method", string_match=StringMatcher(exact="TRACE")),
+        more=(("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"),),
     ),
     LocalReply(
         507, "BodyTooLargeToRetry", "the backend could not be reached, and the body is too large to be sent again",
@@ -110,23 +115,26 @@ LOCAL_REPLIES = (
         grpc=True, grpc_status=UNAVAILABLE, retry_after=True,
     ),
     LocalReply(
-        400, "BadRequest", "the request is not valid HTTP, or a header has an underscore in its name",
-        "no valid HTTP, no host, an unknown method, or an underscore where `edge.underscores` is `Reject`",
+        400, "UnderscoreInHeader", "a header has an underscore in its name",
+        "an underscore in a header's name, where `edge.underscores` is `Reject`", details="http1.unexpected_underscore",
     ),
-    LocalReply(403, "UpgradeRefused", "websocket is the only upgrade", "an upgrade to another protocol"),
-    LocalReply(404, "NotFound", "no route takes this request", "no route fits, as for the method CONNECT"),
+    LocalReply(
+        400, "BadRequest", "the request is not valid HTTP", "no valid HTTP, no host, an unknown method",
+    ),
+    LocalReply(403, "UpgradeRefused", "websocket is the only upgrade", "an upgrade to another protocol", grpc=True),
+    LocalReply(404, "NotFound", "no route takes this request", "no route fits, as for the method CONNECT", grpc=True),
     LocalReply(
         408, "RequestIncomplete", "the request did not arrive in time",
         "the headers took longer than 10s, or the body longer than `edge.requestTimeout`",
         grpc=True, grpc_status=DEADLINE_EXCEEDED,
     ),
     LocalReply(
-        413, "RequestTooLarge", "the body is too large", "a filter that reads whole bodies met a longer one",
+        413, "RequestTooLarge", "the body is too large", "not given yet: no filter reads whole bodies",
         grpc=True, grpc_status=RESOURCE_EXHAUSTED,
     ),
     LocalReply(426, "UpgradeRequired", "HTTP/1.0 is not served", "HTTP/1.0, where `edge.http10` is `Reject`"),
     LocalReply(
-        429, "TooManyRequests", "too many requests", "a limit on requests is reached",
+        429, "TooManyRequests", "too many requests", "not given yet: nothing limits requests",
         grpc=True, grpc_status=RESOURCE_EXHAUSTED, retry_after=True,
     ),
     LocalReply(
@@ -215,7 +223,7 @@ def _mapper(reply: LocalReply, condition: AccessLogFilter) -> ResponseMapper:
     return ResponseMapper(
         filter=condition,
         body=DataSource(inline_string=f'{reply.reason}", "message": "{reply.message}'),
-        headers_to_add=_retry_after(reply),
+        headers_to_add=[*_retry_after(reply), *(header(name, value) for name, value in reply.more)],
     )
 
 
@@ -226,6 +234,8 @@ def _retry_after(reply: LocalReply) -> list[HeaderValueOption]:
 def _condition(reply: LocalReply) -> AccessLogFilter:
     if reply.flags:
         return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list(reply.flags)))
+    if reply.details:
+        return _cel(f"response.code_details == '{reply.details}'")
     if reply.request:
         return AccessLogFilter(header_filter=HeaderFilter(header=reply.request))
     return _status(ComparisonFilterOp.EQ, reply.status)

@@ -10,6 +10,7 @@ import re2
 _NORMALISED = frozenset(ascii_letters + digits + "-._~/")
 """What reaches the routes in one spelling: Envoy decodes these (``/`` by a redirect)."""
 
+_TWO_DIGITS = re.compile(r"[0-9A-Fa-f]{2}")
 _PART = re.compile(r"%[0-9A-F]{2}|.", re.DOTALL)
 
 
@@ -20,7 +21,7 @@ def is_plain(path: str) -> bool:
 
 def exact(path: str) -> str:
     """The expression for all spellings of a canonical path."""
-    return "".join(_spellings(part) for part in _PART.findall(path))
+    return _PART.sub(_spellings, path)
 
 
 def prefix(path: str) -> str:
@@ -28,7 +29,10 @@ def prefix(path: str) -> str:
     return exact(path) + r"(?:/\C*)?"
 
 
-def _spellings(part: str) -> str:
+def _spellings(match: re.Match[str]) -> str:
+    part = match[0]
+    if part == "%25" and not _TWO_DIGITS.match(match.string, match.end()):
+        return "%(?:25)?"  # Envoy passes a sign that begins no escape
     if part in _NORMALISED:
         return str(re2.escape(part))
     if len(part) > 1:

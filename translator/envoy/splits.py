@@ -32,7 +32,8 @@ LARGEST_TOTAL = (1 << 32) - 1
 REQUEST_ID = "x-request-id"
 
 UNIQUE_ID = "x-xdserve-unique-id"
-"""What a listener that keeps the request ids of clients sets beside them: a client cannot choose it."""
+"""What a listener that keeps the request ids of clients sets beside them, and every other one removes: no client
+chooses it. On a connection of a listener that was replaced it is missing, and the request id is Envoy's own there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Leg:
 def legs(service: Ref, split: Split, timeouts: Timeouts) -> Iterator[Leg]:
     """The routes of a split, in order.
 
-    A sticky cookie takes two: with the cookie its value decides; without it Envoy's own request id decides, and the
+    A sticky cookie takes two: with the cookie its value decides; without it an id of the gateway's own decides, and the
     answer sets the cookie to that very id, so that the first answer already belongs to the cookie. (A cookie that
     Envoy's hash policy makes by itself is never set for a weighted cluster.)
     """
@@ -56,20 +57,20 @@ def legs(service: Ref, split: Split, timeouts: Timeouts) -> Iterator[Leg]:
         case Cookie() as cookie:
             by_cookie = RouteActionHashPolicy(cookie=RouteActionHashPolicyCookie(name=cookie.name))
             yield Leg("-sticky", (has_cookie(cookie.name),), _action(service, split, timeouts, by_cookie))
-            id_header = UNIQUE_ID if cookie.foreign_request_id else REQUEST_ID
-            yield Leg("", (), _action(service, split, timeouts, _by_header(id_header)), _set_cookie(cookie, id_header))
+            drawn = _by_header(UNIQUE_ID, terminal=True), _by_header(REQUEST_ID)
+            yield Leg("", (), _action(service, split, timeouts, *drawn), _set_cookie(cookie))
         case Header(name):
             yield Leg("", (), _action(service, split, timeouts, _by_header(name)))
         case None:
-            yield Leg("", (), _action(service, split, timeouts, None))
+            yield Leg("", (), _action(service, split, timeouts))
 
 
-def _action(service: Ref, split: Split, timeouts: Timeouts, by: RouteActionHashPolicy | None) -> RouteAction:
+def _action(service: Ref, split: Split, timeouts: Timeouts, *by: RouteActionHashPolicy) -> RouteAction:
     single = len(split.shares) == 1
     return RouteAction(
         cluster=names.cluster(service, split.shares[0].backend) if single else None,
-        weighted_clusters=None if single else _weighted(service, split.shares, sticky=by is not None),
-        hash_policy=[] if by is None else [by],
+        weighted_clusters=None if single else _weighted(service, split.shares, sticky=bool(by)),
+        hash_policy=list(by),
         timeout=milliseconds(timeouts.request),
         idle_timeout=milliseconds(timeouts.idle),
     )
@@ -98,14 +99,14 @@ def to_constant_total(weights: Sequence[int]) -> list[int]:
     return [after - before for before, after in pairwise(scaled)]
 
 
-def _by_header(name: str) -> RouteActionHashPolicy:
-    return RouteActionHashPolicy(header=RouteActionHashPolicyHeader(header_name=name))
+def _by_header(name: str, *, terminal: bool = False) -> RouteActionHashPolicy:
+    return RouteActionHashPolicy(header=RouteActionHashPolicyHeader(header_name=name), terminal=terminal)
 
 
-def _set_cookie(cookie: Cookie, id_header: str) -> HeaderValueOption:
+def _set_cookie(cookie: Cookie) -> HeaderValueOption:
     name = cookie.name.replace("%", "%%")  # a header's value is a format
     age = "" if cookie.ttl is None else f" Max-Age={max(1, cookie.ttl // 1000)};"
     return HeaderValueOption(
-        header=HeaderValue(key="set-cookie", value=f"{name}=%REQ({id_header})%;{age} Path=/; HttpOnly"),
+        header=HeaderValue(key="set-cookie", value=f"{name}=%REQ({UNIQUE_ID}?{REQUEST_ID})%;{age} Path=/; HttpOnly"),
         append_action=HeaderValueOptionHeaderAppendAction.APPEND_IF_EXISTS_OR_ADD,
     )

@@ -37,6 +37,9 @@ sends to other revisions."""
 DROPPED_HEADERS = ("x-original-url", "x-rewrite-url", "k-network-hash")
 """The same: frameworks serve the path in the first two, and Knative's activator believes the third."""
 
+HEADERS_OF_PROXIES = ("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-real-ip")
+"""Headers by which a proxy in front says where a request came from: dropped unless such proxies are trusted."""
+
 LONGEST_EXPRESSION = 1024
 # Envoy's own limit is 100, which a list of a dozen names exceeds; the bootstrap raises it, far beyond this.
 LARGEST_PROGRAM = 10_000

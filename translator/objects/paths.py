@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import re
 
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})|%")
 _PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"/", "\\", "%"}
 
 
 def canonical(path: str) -> str:
     """The path with every escape of a printable character of ASCII decoded, and the others in upper case.
 
-    ``%25`` stays, so that what follows it is no escape of its own; so do ``%2F`` and ``%5C``, which are no separators.
+    A ``%`` is ``%25``, also where it begins no escape: what follows it is none either. ``%2F`` and ``%5C`` stay: they
+    are no separators.
     """
     return _ESCAPE.sub(_decoded, path)
 
 
 def _decoded(escape: re.Match[str]) -> str:
-    character = chr(int(escape[1], 16))
-    return character if character in _PLAIN else escape[0].upper()
+    character = chr(int(escape[1], 16)) if escape[1] else "%"
+    return character if character in _PLAIN else f"%{ord(character):02X}"
 
 
 def spelled_length(path: str) -> int:

@@ -63,15 +63,14 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
     entrance = _gateway(target, gateway, accepted or wanted, options)
     beside = router.beside(entrance.pods.router, accepted, applied)
     routing = Routing(
-        target,
-        applied.rules,
-        applied.timeouts,
-        resolved.variants,
-        granted,
-        options,
-        entrance.edge,
-        applied.max_request_bytes,
-        beside.routes,
+        target=target,
+        rules=applied.rules,
+        timeouts=applied.timeouts,
+        variants=resolved.variants,
+        claimed=granted,
+        options=options,
+        max_request_bytes=applied.max_request_bytes,
+        first=beside.routes,
     )
     service = ServicePlan(
         service=ref,

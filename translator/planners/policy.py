@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
+from translator.objects.fields import HEADERS_OF_PROXIES
 from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.matches import CookieMatch, HeaderMatch, Match, QueryParamMatch
@@ -19,6 +21,7 @@ from translator.objects.policy import (
     Rule,
     Share,
     TrafficPolicy,
+    TrafficPolicySpec,
 )
 from translator.objects.quantity import amount
 from translator.objects.ref import CORE, Origin, Ref
@@ -100,6 +103,7 @@ def apply(view: View, target: Target, policy: TrafficPolicy, options: Options) -
     named = {*candidates, *(backend.name for backend in spec.backends)}
     rules = tuple(_rule(target, policy, rule, position) for position, rule in enumerate(spec.rules))
     connect = spec.timeouts.connect
+    findings += [] if options.trusted_hops else _unseen_headers(policy)
     return Applied(
         candidates=candidates,
         rules=(*rules, _default(target, policy)),
@@ -201,6 +205,25 @@ def _unknown_names(policy: TrafficPolicy, named: set[str]) -> list[Finding]:
     if len(unknown) > MOST_TOLD:
         told.append(("spec", f"found {len(unknown) - MOST_TOLD} more names that nothing has"))
     return [Finding(Origin(policy.ref, path), Reason.INVALID, message) for path, message in told]
+
+
+def _unseen_headers(policy: TrafficPolicy) -> list[Finding]:
+    """Headers that gateways drop while no proxy is trusted: a condition on one never holds."""
+    why = "has no effect: gateways drop this header of clients, unless the setting trusted_hops trusts proxies in front"
+    fields = islice(_fields_of_proxies(policy.spec), MOST_TOLD)
+    return [Finding(Origin(policy.ref, field), Reason.FIELD_IGNORED, why) for field in fields]
+
+
+def _fields_of_proxies(spec: TrafficPolicySpec) -> Iterator[str]:
+    stickies = [("spec", spec.sticky), *((f"spec.rules[{at}]", rule.sticky) for at, rule in enumerate(spec.rules))]
+    for path, sticky in stickies:
+        if isinstance(sticky, HeaderSticky) and sticky.name in HEADERS_OF_PROXIES:
+            yield f"{path}.sticky.name"
+    for at, rule in enumerate(spec.rules):
+        for position, match in enumerate(rule.matches):
+            for number, header in enumerate(match.headers):
+                if header.name in HEADERS_OF_PROXIES:
+                    yield f"spec.rules[{at}].matches[{position}].headers[{number}].name"
 
 
 def _rule(target: Target, policy: TrafficPolicy, rule: Rule, position: int) -> PlannedRule:

@@ -12,8 +12,6 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import (
     RETRY_AFTER,
     Comparison,
-    Cookie,
-    Edge,
     Host,
     Match,
     PathMatch,
@@ -22,7 +20,6 @@ from translator.plan import (
     ServicePlan,
     Share,
     Split,
-    Sticky,
     Timeouts,
 )
 from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, Options, listed
@@ -31,6 +28,15 @@ from translator.planners.target import Target, Variant, Weighted
 
 EXPLAIN_PATH = r"/v1/models/[^/]+(?::|%3[Aa])explain"
 """What KServe's ingress sends to the explainer, in every spelling, and for names with dots too (kserve#2447)."""
+
+UNAVAILABLE = 503
+ERRORS = {
+    "NoBackendReady": (UNAVAILABLE, "no backend of the rule is ready"),
+    "Stopped": (UNAVAILABLE, "the service is stopped"),
+    "NotFound": (404, "a host that the cluster-local service does not have; a service that is gone"),
+    "NoGRPC": (404, "a gRPC call where no backend speaks gRPC"),
+}
+"""The errors that a gateway answers by its routes: status, and when."""
 
 HEALTH, READY = "/healthz", "/readyz"
 ANY_HOST = "*"
@@ -46,7 +52,7 @@ _ALIVE = Reply(200, json.dumps({"status": "ok"}))
 # Their words are the listener's: they are the same for every service.
 _BAD_HOST, _NO_TRACE = Reply(400), Reply(405)
 # 404 is UNIMPLEMENTED to a gRPC client, which reads no body.
-_NO_GRPC = Reply(404, reason="NoGRPC", message="no backend speaks gRPC")
+_NO_GRPC = Reply(ERRORS["NoGRPC"][0], reason="NoGRPC", message="no backend speaks gRPC")
 _READY = {
     True: Reply(200, json.dumps({"status": "ready"})),
     False: Reply(503, json.dumps({"status": "no backend is ready"})),
@@ -66,7 +72,6 @@ class Routing:
     variants: Mapping[str, Variant]
     claimed: tuple[str, ...]
     options: Options
-    edge: Edge
     max_request_bytes: int
     first: tuple[Route, ...] = ()
 
@@ -124,36 +129,36 @@ class Routing:
             yield Route(name, match, plain, timeouts, origin, size)
 
     def _grpc_action(self, rule: PlannedRule) -> Split | Reply | None:
-        """What becomes of gRPC calls; None if the same as of other requests, or if one route says it for all rules."""
-        found = [variant for share in rule.split if (variant := self.variants.get(share.backend)) is not None]
-        if any(variant.grpc is not variant.backend for variant in found):
-            return self._action(rule, grpc=True)
-        if found and self._speaks_grpc() and not any(variant.speaks_grpc for variant in found):
-            return _NO_GRPC
-        return None
+        """What becomes of gRPC calls; None if the same as of other requests, or if one route says it for all rules.
+
+        A backend that does not speak gRPC has no part in it. One that is not found may yet speak it.
+        """
+        found = [self.variants.get(share.backend) for share in rule.split if share.weight]
+        speak = [variant is None or variant.speaks_grpc for variant in found]
+        if not any(speak):
+            return _NO_GRPC if found and self._may_speak_grpc() else None
+        same = all(variant is None or variant.grpc is variant.backend for variant in found)
+        return None if same and all(speak) else self._action(rule, grpc=True)
 
     def _without_grpc(self) -> Iterator[Route]:
         """Before all rules, where no backend takes gRPC calls: else they would meet servers that cannot answer them."""
-        if not self._speaks_grpc():
+        if not self._may_speak_grpc():
             yield self._answer("grpc", _GRPC, _NO_GRPC)
 
-    def _speaks_grpc(self) -> bool:
-        """Whether any backend takes gRPC calls; while none is known, one may."""
-        return not self.variants or any(variant.speaks_grpc for variant in self.variants.values())
+    def _may_speak_grpc(self) -> bool:
+        """Whether any backend takes gRPC calls, or may once it is there."""
+        return any(variant.speaks_grpc for variant in self.variants.values()) or any(
+            share.backend not in self.variants for rule in self.rules for share in rule.split
+        )
 
     def _action(self, rule: PlannedRule, *, grpc: bool) -> Split | Reply:
         shares = self._shares(rule, grpc=grpc)
         if shares:
-            return Split(shares, self._sticky(rule) if len(shares) > 1 else None)
+            return Split(shares, rule.sticky if len(shares) > 1 else None)
         said = f"no backend of {self.target.ref.name} is ready"
         if self.options.name_backends_in_errors:
             said += f": {listed([share.backend for share in rule.split])}"
-        return _error(503, "NoBackendReady", said, retry_after=RETRY_AFTER)
-
-    def _sticky(self, rule: PlannedRule) -> Sticky | None:
-        if isinstance(rule.sticky, Cookie) and self.edge.preserve_request_id:
-            return replace(rule.sticky, foreign_request_id=True)
-        return rule.sticky
+        return _error("NoBackendReady", said)
 
     def _shares(self, rule: PlannedRule, *, grpc: bool) -> tuple[Share, ...]:
         """The shares of the first priority that has one: of weight above 0, and ready or keeping its share anyway."""
@@ -164,6 +169,7 @@ class Routing:
                 if share.priority == priority
                 and share.weight
                 and (variant := self.variants.get(share.backend)) is not None
+                and (not grpc or variant.speaks_grpc)
                 and (variant.keeps_share or (variant.grpc_ready if grpc else variant.ready))
             )
             if shares:
@@ -183,11 +189,10 @@ class Routing:
         return any(variant is not None and (variant.ready or variant.grpc_ready) for variant in found)
 
     def _stopped(self) -> Iterator[Route]:
-        said = f"{self.target.ref.name} is stopped"
-        yield self._answer("stopped", _ANY, _error(503, "Stopped", said, retry_after=RETRY_AFTER))
+        yield self._answer("stopped", _ANY, _error("Stopped", f"{self.target.ref.name} is stopped"))
 
     def _not_found(self) -> Route:
-        return self._answer("not-found", _ANY, _error(404, "NotFound", "no service has this host"))
+        return self._answer("not-found", _ANY, _error("NotFound", "no service has this host"))
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
         return Route(name, match, reply, _NO_BACKEND, self.target.split_origin)
@@ -196,7 +201,7 @@ class Routing:
 def gone(service: Ref) -> ServicePlan:
     """What a gateway does after its target is gone, until its Envoys are too."""
     origin = Origin(service, "metadata.name")
-    reply = _error(404, "NotFound", f"{service.name} is gone")
+    reply = _error("NotFound", f"{service.name} is gone")
     route = Route("gone", _ANY, reply, _NO_BACKEND, origin)
     host = Host("others", (ANY_HOST,), (route,))
     return ServicePlan(service, names.gateway(service), (host,), (), origin)
@@ -215,6 +220,7 @@ def _claims(condition: PathMatch | None, path: str) -> bool:
             return matches_whole(condition.value, path) and not matches_whole(condition.value, "/")
 
 
-def _error(status: int, reason: str, message: str, *, retry_after: int | None = None) -> Reply:
+def _error(reason: str, message: str) -> Reply:
+    status, _ = ERRORS[reason]
     body = json.dumps({"error": {"code": status, "reason": reason, "message": message}})
-    return Reply(status, body, retry_after, reason, message)
+    return Reply(status, body, RETRY_AFTER if status == UNAVAILABLE else None, reason, message)

@@ -319,13 +319,13 @@ class Session:
                 sub.content(resource)
             elif self._content(sub, resource) or self._refused(sub, resource):
                 sub.settle(name)
-            elif batch.size and batch.size + len(resource.frame) > self._terms.limit and not sub.whole:
+            elif batch.size and batch.size + resource.size > self._terms.limit and not sub.whole:
                 break
             elif not self._gates.holds_back(resource):
                 alone = (name in suspects or sub.refused(name, resource.version)) and not self._unknown(sub)
                 if not (alone and batch.put):
                     batch.put.append(resource)
-                    batch.size += len(resource.frame)
+                    batch.size += resource.size
                 if alone:
                     break
         return batch

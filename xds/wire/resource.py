@@ -44,6 +44,11 @@ class Resource:
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
     @property
+    def size(self) -> int:
+        """Bytes of the frame."""
+        return sum(map(len, self.parts))
+
+    @property
     def body(self) -> bytes:
         """The encoded message itself, taken from the frame (a few µs)."""
         packed = decode(DeltaDiscoveryResponse, self.frame).resources[0].resource

@@ -14,7 +14,7 @@ from translator.plan import GatewayPlan
 from translator.planners.edge import DEFAULT_EDGE, planned_edge
 from xds.wire import encode, resource
 
-VERSION = "2bff908387ae5732"
+VERSION = "b70ed522c0fdf81e"
 """Of the listener below. A new one means that the upgrade changes every gateway's listener, which cuts streams of old
 connections: CHANGELOG.md and docs/upgrade.md say so."""
 

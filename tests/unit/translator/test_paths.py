@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -15,12 +16,14 @@ from translator.objects.paths import canonical, spelled_length
 
 NORMALISED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 PRINTABLE = [chr(code) for code in range(0x21, 0x7F) if chr(code) not in "/\\?#%"]
-PIECES = [*PRINTABLE, "/", "%25", "%20", "%C3%A9", "%3A", "%3a", "%40", "%7f", "%0A"]
+PIECES = [*PRINTABLE, "/", "%", "%25", "%20", "%C3%A9", "%3A", "%3a", "%40", "%7f", "%0A"]
 
 
 def spelled(path, luck):
     """One spelling of a path among all that are the same after decoding, as Envoy's normalisation lets it through."""
-    return "".join(luck.choice(_spellings(byte)) for byte in unquote_to_bytes(path))
+    made = "".join(luck.choice(_spellings(byte)) for byte in unquote_to_bytes(path))
+    # A sign that begins no escape may stand as it is.
+    return re.sub(r"%25(?![0-9A-Fa-f]{2})", lambda _: luck.choice(["%", "%25"]), made)
 
 
 def _spellings(byte):
