@@ -34,6 +34,16 @@ def run():
     return run
 
 
+def test_listeners_hold_once_what_they_have_in_common(run):
+    run.put(*d.served("other", "10.0.0.9"))
+    one, other = (
+        run.said.scopes[name].get(ResourceType.LISTENER, "gateway/http") for name in (GATEWAY, "models/other")
+    )
+    assert one.version != other.version
+    shared = sum(len(part) for part in one.parts if any(part is found for found in other.parts))
+    assert shared > 0.8 * len(one.frame)
+
+
 class TestAnEditCostsWhatItTouches:
     def test_an_endpoint_more_re_encodes_one_assignment(self, run):
         planned, encoded = run.counted()
