@@ -41,7 +41,8 @@ USERS = 20
 PER_SECOND = 100
 KEPT = 8
 HOST = "iris-models.example.com"
-PATH, BODY = "/v1/models/iris:predict", b'{"instances": [1]}'
+PATH = "/v1/models/iris:predict"
+BODY, LARGE = (b'{"instances": [1], "padding": "%s"}' % (b"x" * size) for size in (1 << 10, 1 << 20))
 TLS = [("connection", "Upgrade"), ("upgrade", "TLS/1.2")]
 ANSWER_TO_TLS = {"before": 403, "now": 200}
 LISTENER_STATS = r"^listener_manager\.(listener_(added|modified|removed|in_place_updated)|lds\.update_rejected)$"
@@ -67,6 +68,11 @@ def before(ports):
             body = serialize(ParseDict(one, google_class(CLASSES[kind])(), descriptor_pool=POOL))
             uses = clusters if kind is ResourceType.ROUTE else frozenset()
             yield resource(kind, one.get("name") or one["cluster_name"], body, uses=uses)
+
+
+def requests():
+    """One of ten is large."""
+    return [post(HOST, PATH, body) for body in (*[BODY] * 9, LARGE)]
 
 
 @asynccontextmanager
@@ -172,7 +178,7 @@ class Scene:
 @asynccontextmanager
 async def scene(started, models):
     """Streams and a load through a gateway."""
-    port, load = started.port, Steady(started.port, post(HOST, PATH, BODY), per_second=PER_SECOND, kept=KEPT)
+    port, load = started.port, Steady(started.port, requests(), per_second=PER_SECOND, kept=KEPT)
     async with AsyncExitStack() as stack:
         short = await EventStream.open(port, "/stream/short")
         over_grpc = await GrpcStream.open(port)

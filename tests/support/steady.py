@@ -1,4 +1,4 @@
-"""Requests at a steady rate, whatever becomes of those before: `async with Steady(port, request).running() as load`.
+"""Requests at a steady rate, whatever becomes of those before: `async with Steady(port, requests).running()`.
 
 In turn one goes over a connection that is kept, one over a connection of its own, and so on.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from contextlib import asynccontextmanager
+from itertools import cycle
 
 from xdserve.demo.driver import LostError, connect
 
@@ -15,18 +16,18 @@ HOST = "127.0.0.1"
 
 
 class Steady:
-    """The same request `per_second` times a second; `answers` counts statuses, and what was raised instead of one.
+    """The requests in turn, so many a second; `answers` counts statuses, and what was raised instead of one.
 
     `kept` connections are open from the start. The one that waited longest is next, so that none is forgotten. `closed`
     counts those that the other side has ended; a request that finds none makes one.
     """
 
-    def __init__(self, port, request, *, per_second=100, kept=8, seconds=10):
+    def __init__(self, port, requests, *, per_second=100, kept=8, seconds=10):
         self.answers = Counter()
         self.closed = 0
         self.slowest = 0.0
         self.took = 0.0
-        self._port, self._request = port, request
+        self._port, self._requests = port, cycle(requests)
         self._pause, self._seconds = 1 / per_second, seconds
         self._kept, self._idle = kept, deque()
 
@@ -68,7 +69,7 @@ class Steady:
 
     async def _over_kept(self):
         connection = self._next() or await connect(HOST, self._port)
-        answer = await connection.ask(self._request)
+        answer = await connection.ask(next(self._requests))
         self._idle.append(connection)
         return answer
 
@@ -83,6 +84,6 @@ class Steady:
     async def _over_new(self):
         connection = await connect(HOST, self._port)
         try:
-            return await connection.ask(self._request)
+            return await connection.ask(next(self._requests))
         finally:
             connection.close()
