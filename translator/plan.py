@@ -131,12 +131,21 @@ class ValueMatch:
     value: str = ""
 
 
+class Unsafe(Enum):
+    """What model servers could read in another way than the gateway's rules.
+
+    Two hosts, or user information before one; a method that is TRACE or not in upper case; an escaped control character
+    in the path.
+    """
+
+    HOST = "host"
+    METHOD = "method"
+    PATH = "path"
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a request must be for a route; all parts must hold, an empty one always does.
-
-    ``ambiguous_host``: it has two hosts, or user information before the host.
-    """
+    """What a request must be for a route; all parts must hold, an empty one always does."""
 
     path: PathMatch | None = None
     method: str | None = None
@@ -144,7 +153,7 @@ class Match:
     cookies: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
     grpc: bool = False
-    ambiguous_host: bool = False
+    unsafe: Unsafe | None = None
 
 
 @dataclass(frozen=True, slots=True)

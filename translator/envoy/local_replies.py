@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from translator.envoy.matches import AMBIGUOUS_HOST
+from translator.envoy.matches import UNSAFE
 from translator.envoy.rendered import header
 from translator.envoy.shared import shared
-from translator.plan import RETRY_AFTER
+from translator.plan import RETRY_AFTER, Unsafe
 from xds.api.envoy.config.accesslog.v3 import (
     AccessLogFilter,
     AndFilter,
@@ -102,12 +102,16 @@ LOCAL_REPLIES = (
     ),
     LocalReply(
         400, "BadHost", "the host is no plain host name", "two Host headers, or user information in the host",
-        request=AMBIGUOUS_HOST,
+        request=UNSAFE[Unsafe.HOST],
     ),
     LocalReply(
-        405, "MethodNotAllowed", "TRACE is not allowed", "the method is TRACE",
-        request=HeaderMatcher(name=":method", string_match=StringMatcher(exact="TRACE")),
-        more=(("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"),),
+        405, "MethodNotAllowed", "the method is not allowed", "the method is TRACE, or is not in upper case",
+        request=UNSAFE[Unsafe.METHOD], more=(("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"),),
+    ),
+    LocalReply(
+        400, "BadPath", "the path has an escaped control character",
+        "`%00` to `%1F` or `%7F` in a path, where the service has rules by path, or an explainer",
+        request=UNSAFE[Unsafe.PATH],
     ),
     LocalReply(
         507, "BodyTooLargeToRetry", "the backend could not be reached, and the body is too large to be sent again",
@@ -119,9 +123,13 @@ LOCAL_REPLIES = (
         "an underscore in a header's name, where `edge.underscores` is `Reject`", details="http1.unexpected_underscore",
     ),
     LocalReply(
-        400, "BadRequest", "the request is not valid HTTP", "no valid HTTP, no host, an unknown method",
+        400, "BadRequest", "the request is not valid HTTP", "no valid HTTP, no Host header, an unknown method",
+        grpc=True,
     ),
-    LocalReply(403, "UpgradeRefused", "websocket is the only upgrade", "an upgrade to another protocol", grpc=True),
+    LocalReply(
+        403, "UpgradeRefused", "websocket is the only upgrade", "an upgrade to another protocol",
+        details="upgrade_failed",
+    ),
     LocalReply(404, "NotFound", "no route takes this request", "no route fits, as for the method CONNECT", grpc=True),
     LocalReply(
         408, "RequestIncomplete", "the request did not arrive in time",

@@ -7,7 +7,7 @@ from typing import TypedDict
 from translator.envoy import paths
 from translator.envoy.cookies import cookie
 from translator.envoy.shared import shared
-from translator.plan import Comparison, Match, PathMatch, ValueMatch
+from translator.plan import Comparison, Match, PathMatch, Unsafe, ValueMatch
 from xds.api.envoy.config.route.v3 import (
     HeaderMatcher,
     QueryParameterMatcher,
@@ -18,10 +18,20 @@ from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 METHOD_HEADER = ":method"
 
-AMBIGUOUS_HOST = HeaderMatcher(
-    name=":authority", string_match=StringMatcher(safe_regex=RegexMatcher(regex=r"\C*[@,]\C*"))
-)
-"""Envoy joins two Host headers by a comma. Model servers might take either, and what stands before an ``@`` as well."""
+
+def _matching(name: str, regex: str) -> HeaderMatcher:
+    return HeaderMatcher(name=name, string_match=StringMatcher(safe_regex=RegexMatcher(regex=regex)))
+
+
+UNSAFE = {
+    # Envoy joins two Host headers by a comma.
+    Unsafe.HOST: _matching(":authority", r"\C*[@,]\C*"),
+    # Over HTTP/2 a method may be any word, and some servers take it in any case.
+    Unsafe.METHOD: _matching(METHOD_HEADER, r"TRACE|\C*[^A-Z-]\C*"),
+    # An expression that ends with `$` matches before a last newline, too: so Starlette finds its handlers.
+    Unsafe.PATH: _matching(":path", r"[^?]*%(?:[01][0-9A-Fa-f]|7[Ff])\C*"),
+}
+"""Conditions on headers; `LOCAL_REPLIES` has the answers to requests that meet one."""
 
 
 def route_match(match: Match, *further: HeaderMatcher) -> RouteMatch:
@@ -71,7 +81,7 @@ def _path(match: PathMatch | None) -> _Path:
 def _headers(match: Match) -> list[HeaderMatcher]:
     method = [] if match.method is None else [ValueMatch(METHOD_HEADER, Comparison.EXACT, match.method)]
     return [
-        *([AMBIGUOUS_HOST] if match.ambiguous_host else []),
+        *([] if match.unsafe is None else [UNSAFE[match.unsafe]]),
         *(_header(condition) for condition in (*method, *match.headers)),
         *(cookie(condition) for condition in match.cookies),
     ]

@@ -21,6 +21,7 @@ from translator.plan import (
     Share,
     Split,
     Timeouts,
+    Unsafe,
 )
 from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, Options, listed
 from translator.planners.policy import PlannedRule
@@ -45,12 +46,9 @@ ANY_HOST = "*"
 _ANY = Match()
 _NO_BACKEND = Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT)
 _GRPC = Match(grpc=True)
-_AMBIGUOUS_HOST = Match(ambiguous_host=True)
-_TRACE = Match(method="TRACE")
+_UNSAFE = {what: (Match(unsafe=what), Reply(405 if what is Unsafe.METHOD else 400)) for what in Unsafe}
 _PROBES = {path: Match(path=PathMatch(Comparison.EXACT, path), method="GET") for path in (HEALTH, READY)}
 _ALIVE = Reply(200, json.dumps({"status": "ok"}))
-# Their words are the listener's: they are the same for every service.
-_BAD_HOST, _NO_TRACE = Reply(400), Reply(405)
 # 404 is UNIMPLEMENTED to a gRPC client, which reads no body.
 _NO_GRPC = Reply(ERRORS["NoGRPC"][0], reason="NoGRPC", message="no backend speaks gRPC")
 _READY = {
@@ -77,8 +75,8 @@ class Routing:
 
     def hosts(self) -> tuple[Host, ...]:
         """All hosts. Every other name is served too, unless the service is for the cluster alone: then it is a 404."""
-        target, probes = self.target, (self._answer("trace", _TRACE, _NO_TRACE), *self._probes())
-        bad_host = self._answer("host", _AMBIGUOUS_HOST, _BAD_HOST)
+        target, probes = self.target, (self._unsafe(Unsafe.METHOD), *self._probes())
+        bad_host = self._unsafe(Unsafe.HOST)
         first = (*probes, *(self._stopped() if target.stopped else self._without_grpc()))
         routes = first if target.stopped else (*first, *self._routes())
         if target.cluster_local:
@@ -103,6 +101,8 @@ class Routing:
     def _routes(self) -> Iterator[Route]:
         """Those before all rules; rules in order, ``:explain`` to the explainer, then the default split."""
         yield from self.first
+        if self._routes_by_path():
+            yield self._unsafe(Unsafe.PATH)
         *rules, default = self.rules
         for rule in rules:
             yield from self._rule(rule)
@@ -111,6 +111,14 @@ class Routing:
             whole = self._whole(self.target.explainer)
             yield Route("explain", match, self._action(whole, grpc=False), whole.timeouts, whole.origin)
         yield from self._rule(default)
+
+    def _routes_by_path(self) -> bool:
+        by_path = any(match.path is not None for rule in self.rules for match in rule.matches)
+        return by_path or self.target.explainer is not None
+
+    def _unsafe(self, what: Unsafe) -> Route:
+        """A refusal. Its words are the listener's: they are the same for every service."""
+        return self._answer(what.value, *_UNSAFE[what])
 
     def _whole(self, component: str) -> PlannedRule:
         """A rule that gives everything to one component."""
