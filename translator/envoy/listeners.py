@@ -61,6 +61,10 @@ NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
 """Whom Envoy trusts as internal: what comes from a private address is a client like any other, whose request id is
 not kept. No client has this address; with an empty list Envoy trusts all private ones (tried)."""
 
+IGNORED_UPGRADES = ("TLS/", "HTTP/", "h2c")
+"""Java's clients offer TLS within plain text, alone or beside a version of HTTP. A server that does not know an upgrade
+ignores it (RFC 9110, 7.8)."""
+
 UNDERSCORES = {
     Underscores.REJECT: HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
     Underscores.DROP: HttpProtocolOptionsHeadersWithUnderscoresAction.DROP_HEADER,
@@ -143,15 +147,14 @@ def _http1(edge: Edge, default_host: str) -> Http1ProtocolOptions:
     return Http1ProtocolOptions(
         accept_http_10=edge.http10,
         default_host_for_http_10=default_host if edge.http10 else "",
-        ignore_http_11_upgrade=[_tls()] if edge.ignore_tls_upgrade else [],
+        ignore_http_11_upgrade=[_ignored(word) for word in IGNORED_UPGRADES] if edge.ignore_tls_upgrade else [],
         header_key_format=header_case() if edge.preserve_case else None,
     )
 
 
 @shared
-def _tls() -> StringMatcher:
-    """Java's clients offer TLS within plain text; a server that does not know an upgrade ignores it (RFC 9110, 7.8)."""
-    return StringMatcher(prefix="TLS/")
+def _ignored(prefix: str) -> StringMatcher:
+    return StringMatcher(prefix=prefix, ignore_case=True)
 
 
 @shared

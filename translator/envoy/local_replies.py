@@ -57,8 +57,8 @@ GRPC_TYPES = r"application/grpc(\+.*)?"
 class LocalReply:
     """An answer by Envoy: when it is given, and what it says.
 
-    It fits if one of ``flags`` is set, if the details are ``details``, or if the request has the header ``request``,
-    which a route of its own refuses; or, without these, if Envoy's status is ``status``. ``grpc``: a gRPC client's
+    It fits if one of ``flags`` is set, or if the details are ``details``; else if Envoy's status is ``status``, and the
+    request has the header ``request``, which a route of its own refuses, where there is one. ``grpc``: a gRPC client's
     message is the reason and the message, not the JSON form. ``grpc_status`` is its status, where it does not follow
     from HTTP's. ``more`` are further headers.
     """
@@ -178,6 +178,10 @@ def metadata(reason: str, message: str) -> Metadata:
     return Metadata(filter_metadata={METADATA: Struct(fields=words)})
 
 
+def _header(matcher: HeaderMatcher) -> AccessLogFilter:
+    return AccessLogFilter(header_filter=HeaderFilter(header=matcher))
+
+
 JSON = "application/json"
 
 NAMED = " (%UPSTREAM_CLUSTER%: %RESPONSE_CODE_DETAILS%)"
@@ -196,10 +200,8 @@ _FORM = (
 )
 """The body that a mapper sets stands between two words of the form: ``Reason", "message": "the message``."""
 
-_GRPC = AccessLogFilter(
-    header_filter=HeaderFilter(
-        header=HeaderMatcher(name="content-type", string_match=StringMatcher(safe_regex=RegexMatcher(regex=GRPC_TYPES)))
-    )
+_GRPC = _header(
+    HeaderMatcher(name="content-type", string_match=StringMatcher(safe_regex=RegexMatcher(regex=GRPC_TYPES)))
 )
 
 
@@ -245,7 +247,7 @@ def _condition(reply: LocalReply) -> AccessLogFilter:
     if reply.details:
         return _cel(f"response.code_details == '{reply.details}'")
     if reply.request:
-        return AccessLogFilter(header_filter=HeaderFilter(header=reply.request))
+        return _all(_status(ComparisonFilterOp.EQ, reply.status), _header(reply.request))
     return _status(ComparisonFilterOp.EQ, reply.status)
 
 

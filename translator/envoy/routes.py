@@ -36,8 +36,8 @@ RETRIES = 8
 """Nine tries. While 8 pods became 1, 22 of 1,204 requests failed with 2 retries, and none of 1,197 with 8."""
 
 HOST_ATTEMPTS = 1_000
-"""How often another host is looked for. Endpoints that refuse are the least loaded ones, so of eight the one that lives
-is chosen once in 64 times: with 32 attempts 37 of 600 requests failed while seven were gone for 1 s, with these none."""
+"""How often another host is looked for. Endpoints that refuse are the least loaded ones, so of eight the one that
+lives is chosen once in 64 times: with 32 attempts 37 of 600 requests failed while seven were gone, with these none."""
 
 
 def route_configuration(plan: ServicePlan) -> Rendered:
