@@ -80,14 +80,17 @@ def answers() -> str:
 
 def _grpc_status(reply: LocalReply) -> str:
     """A client by HTTP/2 gets some of them as a reset of the stream."""
-    if reply.status in RESETS:
+    if reply.reason in RESETS:
         return "reset"
     return GRPC_CODES[reply.grpc_status] if reply.grpc_status else GRPC_OF_HTTP.get(reply.status, UNKNOWN)
 
 
-RESETS = {400, 431}
+RESETS = {"UnderscoreInHeader", "BadRequest", "HeadersTooLarge"}
 UNKNOWN = "`UNKNOWN`"
-GRPC_CODES = {4: "`DEADLINE_EXCEEDED`", 8: "`RESOURCE_EXHAUSTED`", 14: "`UNAVAILABLE`"}
+GRPC_CODES = {
+    3: "`INVALID_ARGUMENT`", 4: "`DEADLINE_EXCEEDED`", 8: "`RESOURCE_EXHAUSTED`", 12: "`UNIMPLEMENTED`",
+    14: "`UNAVAILABLE`",
+}  # fmt: skip
 GRPC_OF_HTTP = {
     403: "`PERMISSION_DENIED`", 404: "`UNIMPLEMENTED`", 502: "`UNAVAILABLE`", 503: "`UNAVAILABLE`",
     504: "`UNAVAILABLE`",

@@ -40,7 +40,7 @@ from xds.api.envoy.extensions.filters.network.http_connection_manager.v3 import 
 from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from xds.api.google.protobuf import Any, Struct, Value
 
-DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 3, 4, 8, 12, 14
 """gRPC's status codes. What a reply does not say, Envoy derives from the HTTP status: 502, 503 UNAVAILABLE, 404
 UNIMPLEMENTED."""
 
@@ -102,16 +102,17 @@ LOCAL_REPLIES = (
     ),
     LocalReply(
         400, "BadHost", "the host is no plain host name", "two Host headers, or user information in the host",
-        request=UNSAFE[Unsafe.HOST],
+        request=UNSAFE[Unsafe.HOST], grpc=True, grpc_status=INVALID_ARGUMENT,
     ),
     LocalReply(
         405, "MethodNotAllowed", "the method is not allowed", "the method is TRACE, or is not in upper case",
-        request=UNSAFE[Unsafe.METHOD], more=(("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"),),
+        request=UNSAFE[Unsafe.METHOD], grpc=True, grpc_status=UNIMPLEMENTED,
+        more=(("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"),),
     ),
     LocalReply(
         400, "BadPath", "the path has an escaped control character",
         "`%00` to `%1F` or `%7F` in a path, where the service has rules by path, or an explainer",
-        request=UNSAFE[Unsafe.PATH],
+        request=UNSAFE[Unsafe.PATH], grpc=True, grpc_status=INVALID_ARGUMENT,
     ),
     LocalReply(
         507, "BodyTooLargeToRetry", "the backend could not be reached, and the body is too large to be sent again",
@@ -162,9 +163,10 @@ def local_replies(name_backends: bool) -> LocalReplyConfig:  # noqa: FBT001 - by
     replies = [(reply, _condition(reply)) for reply in LOCAL_REPLIES]
     return LocalReplyConfig(
         mappers=[
+            *(_grpc(reply, condition, "") for reply, condition in replies if reply.request),
             *(_mapper(reply, condition) for reply, condition in replies if reply.request),
             *_direct_responses(),
-            *(_grpc(reply, condition, named) for reply, condition in replies if reply.grpc),
+            *(_grpc(reply, condition, named) for reply, condition in replies if reply.grpc and not reply.request),
             *(_mapper(reply, condition) for reply, condition in replies if not reply.request),
             _mapper(OTHER, _status(ComparisonFilterOp.GE, OTHER.status)),
         ],

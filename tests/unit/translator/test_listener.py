@@ -16,7 +16,7 @@ from translator.plan import GatewayPlan, Unsafe
 from translator.planners.edge import DEFAULT_EDGE, planned_edge
 from xds.wire import encode, resource
 
-VERSION = "3c7c7c7f8da38a6d"
+VERSION = "625da1fdf71a63c0"
 """Of the listener below. A new one means that the upgrade changes every gateway's listener, which cuts streams of old
 connections: CHANGELOG.md and docs/upgrade.md say so."""
 
