@@ -132,7 +132,7 @@ class ValueMatch:
 
 
 class Unsafe(Enum):
-    """What model servers could read in another way than the gateway's rules.
+    """A request that model servers could read in another way than the gateway's rules.
 
     Two hosts, or user information before one; a method that is TRACE or not in upper case; an escaped control character
     in the path.
@@ -235,7 +235,7 @@ class Pods:
 
 
 class Underscores(Enum):
-    """What becomes of a request with a header whose name has an underscore."""
+    """The treatment of a header whose name has an underscore."""
 
     REJECT = "Reject"
     DROP = "Drop"
@@ -243,7 +243,7 @@ class Underscores(Enum):
 
 
 class EscapedSlashes(Enum):
-    """What becomes of a request with ``%2F`` or ``%5C`` in its path."""
+    """The treatment of ``%2F`` and ``%5C`` in a path."""
 
     REDIRECT = "Redirect"
     KEEP = "Keep"
@@ -252,7 +252,7 @@ class EscapedSlashes(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What a listener accepts from clients. Windows are in bytes."""
+    """The limits and leniency of a listener towards clients. Windows are in bytes."""
 
     http10: bool
     ignore_tls_upgrade: bool

@@ -93,7 +93,7 @@ def listener(gateway: GatewayPlan) -> Rendered:
 
 
 def _shared(manager: HttpConnectionManager) -> tuple[Message, ...]:
-    """What most gateways have in common, five sixths of a listener; by field number."""
+    """The messages that most gateways have in common, five sixths of a listener; by field number."""
     large = (*manager.http_filters, manager.local_reply_config, *manager.early_header_mutation_extensions)
     return tuple(message for message in large if message is not None)
 

@@ -50,7 +50,7 @@ OPENAI_PATHS = r"^(/openai)?/v1/(models|(chat/completions|completions|embeddings
 METADATA = "xdserve"
 
 GRPC_TYPES = r"application/grpc(\+.*)?"
-"""What Envoy takes for gRPC; gRPC-Web is not among them."""
+"""The content types that Envoy takes for gRPC; gRPC-Web is not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def local_replies(name_backends: bool) -> LocalReplyConfig:  # noqa: FBT001 - by
 
 
 def metadata(reason: str, message: str) -> Metadata:
-    """What a route with a direct response says of its error, for clients that do not read its body."""
+    """The error of a route with a direct response, for clients that do not read its body."""
     words = {"reason": Value(string_value=reason), "message": Value(string_value=message)}
     return Metadata(filter_metadata={METADATA: Struct(fields=words)})
 

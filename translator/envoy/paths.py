@@ -8,14 +8,14 @@ from string import ascii_letters, digits
 import re2
 
 _NORMALISED = frozenset(ascii_letters + digits + "-._~/")
-"""What reaches the routes in one spelling: Envoy decodes these (``/`` by a redirect)."""
+"""These reach the routes in one spelling: Envoy decodes them (``/`` by a redirect)."""
 
 _TWO_DIGITS = re.compile(r"[0-9A-Fa-f]{2}")
 _PART = re.compile(r"%[0-9A-F]{2}|.", re.DOTALL)
 
 
 def is_plain(path: str) -> bool:
-    """Whether a canonical path has one spelling."""
+    """True if a canonical path has one spelling."""
     return _NORMALISED.issuperset(path)
 
 

@@ -32,8 +32,8 @@ LARGEST_TOTAL = (1 << 32) - 1
 REQUEST_ID = "x-request-id"
 
 UNIQUE_ID = "x-xdserve-unique-id"
-"""What a listener that keeps the request ids of clients sets beside them, and every other one removes: no client
-chooses it. On a connection of a listener that was replaced it is missing, and the request id is Envoy's own there."""
+"""A listener that keeps the request ids of clients sets this header beside them. Every other listener removes it, so
+no client chooses it. On a connection of a replaced listener it is missing, and the request id is Envoy's own there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a gateway accepts from clients: ``spec.edge`` of a ServiceGateway.
+"""``spec.edge`` of a ServiceGateway: the requests that its gateway accepts from clients.
 
 Each default is the first value of its list. All of these are part of the listener, so a change cuts running streams.
 """

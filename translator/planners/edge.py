@@ -1,4 +1,4 @@
-"""What a gateway accepts from clients, as the plan has it."""
+"""``spec.edge`` of a ServiceGateway to the plan of a listener."""
 
 from __future__ import annotations
 

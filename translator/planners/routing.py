@@ -28,7 +28,7 @@ from translator.planners.policy import PlannedRule
 from translator.planners.target import Target, Variant, Weighted
 
 EXPLAIN_PATH = r"/v1/models/[^/]+(?::|%3[Aa])explain"
-"""What KServe's ingress sends to the explainer, in every spelling, and for names with dots too (kserve#2447)."""
+"""KServe's ingress sends this to the explainer. Here it has every spelling, and names may have dots (kserve#2447)."""
 
 UNAVAILABLE = 503
 ERRORS = {
@@ -137,7 +137,7 @@ class Routing:
             yield Route(name, match, plain, timeouts, origin, size)
 
     def _grpc_action(self, rule: PlannedRule) -> Split | Reply | None:
-        """What becomes of gRPC calls; None if the same as of other requests, or if one route says it for all rules.
+        """The action for gRPC calls; None if it is that of other requests, or if one route has it for all rules.
 
         A backend that does not speak gRPC has no part in it. One that is not found may yet speak it.
         """
@@ -154,7 +154,7 @@ class Routing:
             yield self._answer("grpc", _GRPC, _NO_GRPC)
 
     def _may_speak_grpc(self) -> bool:
-        """Whether any backend takes gRPC calls, or may once it is there."""
+        """True if a backend takes gRPC calls, or may take them once it is there."""
         return any(variant.speaks_grpc for variant in self.variants.values()) or any(
             share.backend not in self.variants for rule in self.rules for share in rule.split
         )

@@ -44,7 +44,7 @@ class Variant:
 
     @property
     def speaks_grpc(self) -> bool:
-        """Whether gRPC calls can be sent to it, as far as anyone knows."""
+        """True if gRPC calls can be sent to it; also if it does not exist yet, so that nobody knows."""
         return self.grpc.protocol is Protocol.H2C or not self.exists
 
 
