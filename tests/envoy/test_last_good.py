@@ -46,7 +46,8 @@ REQUEST = post("iris-models.example.com", "/v1/models/iris:predict", b'{"instanc
 
 
 def bad_expression(message):
-    message.virtual_hosts[0].routes[2].match.headers[0].string_match.safe_regex.regex = "(unbalanced"
+    [testers] = [route for route in message.virtual_hosts[0].routes if route.name == "testers"]
+    testers.match.headers[0].string_match.safe_regex.regex = "(unbalanced"
 
 
 def policy_that_is_missing(message):

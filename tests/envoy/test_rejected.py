@@ -38,8 +38,8 @@ def publish_bad_routes(plane):
     """Publish, past all checks, the present routes with an expression that Envoy refuses; gives the version."""
     good = plane.server.scope(IRIS).get(ResourceType.ROUTE, IRIS)
     message = decode(RouteConfiguration, good.body)
-    header = message.virtual_hosts[0].routes[2].match.headers[0]
-    header.string_match.safe_regex.regex = BAD_EXPRESSION
+    [testers] = [route for route in message.virtual_hosts[0].routes if route.name == "testers"]
+    testers.match.headers[0].string_match.safe_regex.regex = BAD_EXPRESSION
     bad = resource(ResourceType.ROUTE, IRIS, encode(message), uses=good.uses, origin=good.origin)
     plane.server.publish(IRIS, [bad])
     return bad.version
