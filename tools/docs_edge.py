@@ -8,7 +8,7 @@ from markdown_tables import code, oneline, table
 
 from bootstrap.envoy import MAX_CONNECTIONS
 from translator.envoy.clusters import HTTP1_IDLE, MAX_RETRIES
-from translator.envoy.listeners import BUFFER_LIMIT, CONNECTION_IDLE, HEADERS_KIB, HEADERS_TIMEOUT, MOST_HEADERS
+from translator.envoy.limits import BUFFER_LIMIT, CONNECTION_IDLE, HEADERS_KIB, HEADERS_TIMEOUT, MOST_HEADERS
 from translator.envoy.local_replies import LOCAL_REPLIES, OTHER, LocalReply
 from translator.envoy.routes import RETRIES
 from translator.objects.edge import Edge

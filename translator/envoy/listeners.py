@@ -7,11 +7,11 @@ routes, clusters and endpoints. Only a ServiceGateway decides about what is here
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 
 from betterproto2 import Message
 
 from translator import names
+from translator.envoy.limits import BUFFER_LIMIT, CONNECTION_IDLE, HEADERS_KIB, HEADERS_TIMEOUT
 from translator.envoy.local_replies import local_replies
 from translator.envoy.rendered import Rendered, ads, header, header_case, milliseconds
 from translator.envoy.shared import shared
@@ -49,13 +49,6 @@ from xds.api.envoy.extensions.http.early_header_mutation.header_mutation.v3 impo
 from xds.api.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from xds.api.google.protobuf import Any
 from xds.types import ResourceType
-
-BUFFER_LIMIT = 32 << 10
-CONNECTION_IDLE = timedelta(hours=1)
-HEADERS_TIMEOUT = timedelta(seconds=10)
-HEADERS_KIB, MOST_HEADERS = 60, 100
-"""Envoy's "Configuring Envoy as an edge proxy", and Envoy's own bounds of headers. What a ServiceGateway may change is
-in the plan's `Edge`."""
 
 NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
 """Whom Envoy trusts as internal: what comes from a private address is a client like any other, whose request id is

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from translator.envoy.limits import HEADERS_KIB, HEADERS_TIMEOUT, MOST_HEADERS
 from translator.envoy.matches import UNSAFE
 from translator.envoy.rendered import header
 from translator.envoy.shared import shared
@@ -89,7 +90,7 @@ LOCAL_REPLIES = (
     ),
     LocalReply(
         502, "BackendProtocolError", "the answer of the backend is not valid HTTP",
-        "a backend breaks HTTP, or its answer has more than 100 headers", flags=("UPE",), grpc=True,
+        f"a backend breaks HTTP, or its answer has more than {MOST_HEADERS} headers", flags=("UPE",), grpc=True,
     ),
     LocalReply(
         503, "BackendFailed", "the backend could not be reached or broke the connection",
@@ -134,7 +135,7 @@ LOCAL_REPLIES = (
     LocalReply(404, "NotFound", "no route takes this request", "no route fits, as for the method CONNECT", grpc=True),
     LocalReply(
         408, "RequestIncomplete", "the request did not arrive in time",
-        "the headers took longer than 10s, or the body longer than `edge.requestTimeout`",
+        f"the headers took longer than {HEADERS_TIMEOUT.seconds}s, or the body longer than `edge.requestTimeout`",
         grpc=True, grpc_status=DEADLINE_EXCEEDED,
     ),
     LocalReply(
@@ -147,8 +148,8 @@ LOCAL_REPLIES = (
         grpc=True, grpc_status=RESOURCE_EXHAUSTED, retry_after=True,
     ),
     LocalReply(
-        431, "HeadersTooLarge", "the headers are larger than 60 KiB or more than 100",
-        "more than 60 KiB of headers, or more than 100",
+        431, "HeadersTooLarge", f"the headers are larger than {HEADERS_KIB} KiB or more than {MOST_HEADERS}",
+        f"more than {HEADERS_KIB} KiB of headers, or more than {MOST_HEADERS}",
     ),
 )  # fmt: skip
 """In order: the first that fits counts."""
@@ -200,7 +201,8 @@ _FORM = (
     f"""%CEL({_IS_OPENAI} ? '' : response.code)%%CEL({_IS_OPENAI} ? '' : ', "reason": "')%"""
     '%LOCAL_REPLY_BODY%NAMED"}}\n'
 )
-"""The body that a mapper sets stands between two words of the form: ``Reason", "message": "the message``."""
+"""JSON with a gap. A mapper's body fills it: the rest of the string that the reason is, and the beginning of the string
+that the message is, as in ``BackendFailed", "message": "the backend ...``."""
 
 _GRPC = _header(
     HeaderMatcher(name="content-type", string_match=StringMatcher(safe_regex=RegexMatcher(regex=GRPC_TYPES)))
