@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from string import ascii_letters, digits
 
 import re2
 
-_NORMALISED = frozenset(ascii_letters + digits + "-._~/")
-"""These reach the routes in one spelling: Envoy decodes them (``/`` by a redirect)."""
+from translator.objects.paths import NORMALISED
 
 _TWO_DIGITS = re.compile(r"[0-9A-Fa-f]{2}")
 _PART = re.compile(r"%[0-9A-F]{2}|.", re.DOTALL)
@@ -16,7 +14,7 @@ _PART = re.compile(r"%[0-9A-F]{2}|.", re.DOTALL)
 
 def is_plain(path: str) -> bool:
     """True if a canonical path has one spelling."""
-    return _NORMALISED.issuperset(path)
+    return NORMALISED.issuperset(path)
 
 
 def exact(path: str) -> str:
@@ -33,7 +31,7 @@ def _spellings(match: re.Match[str]) -> str:
     part = match[0]
     if part == "%25" and not _TWO_DIGITS.match(match.string, match.end()):
         return "%(?:25)?"  # Envoy passes a sign that begins no escape
-    if part in _NORMALISED:
+    if part in NORMALISED:
         return str(re2.escape(part))
     if len(part) > 1:
         return _any_case(part)

@@ -7,6 +7,10 @@ decodes letters, digits and ``-._~`` alone (tried), so a rule has to match both 
 from __future__ import annotations
 
 import re
+from string import ascii_letters, digits
+
+NORMALISED = frozenset(ascii_letters + digits + "-._~/")
+"""These reach the routes of a gateway in one spelling: Envoy decodes them (``/`` by a redirect)."""
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})|%")
 _PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"/", "\\", "%"}
@@ -28,4 +32,4 @@ def _decoded(escape: re.Match[str]) -> str:
 
 def spelled_length(path: str) -> int:
     """About how many characters its condition takes in a route: one that has two spellings takes 14."""
-    return len(path) + sum(13 for character in path if not (character.isalnum() or character in "-._~/"))
+    return len(path) + sum(13 for character in path if character not in NORMALISED)
