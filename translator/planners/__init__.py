@@ -18,7 +18,7 @@ from translator.planners.attachments import TARGETS, attached
 from translator.planners.edge import DEFAULT_EDGE, planned_edge
 from translator.planners.indexes import GATEWAYS, NAMED, POLICIES, Attached, age, target_of
 from translator.planners.options import Options
-from translator.planners.routing import Routing
+from translator.planners.routing import Routing, may_take_grpc
 from translator.planners.target import Resolved, Target, resolve
 from translator.view import Absent, View
 
@@ -70,6 +70,7 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
         claimed=granted,
         options=options,
         max_request_bytes=applied.max_request_bytes,
+        takes_grpc=may_take_grpc(applied.rules, resolved.variants),
         first=beside.routes,
     )
     service = ServicePlan(

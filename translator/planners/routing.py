@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from translator import names
@@ -46,7 +46,10 @@ ANY_HOST = "*"
 _ANY = Match()
 _NO_BACKEND = Timeouts(REQUEST_TIMEOUT, IDLE_TIMEOUT)
 _GRPC = Match(grpc=True)
-_UNSAFE = {what: (Match(unsafe=what), Reply(405 if what is Unsafe.METHOD else 400)) for what in Unsafe}
+# Refusals. Their words are the listener's: they are the same for every service.
+_BAD_HOST = (Unsafe.HOST.value, Match(unsafe=Unsafe.HOST), Reply(400))
+_BAD_METHOD = (Unsafe.METHOD.value, Match(unsafe=Unsafe.METHOD), Reply(405))
+_BAD_PATH = (Unsafe.PATH.value, Match(unsafe=Unsafe.PATH), Reply(400))
 _PROBES = {path: Match(path=PathMatch(Comparison.EXACT, path), method="GET") for path in (HEALTH, READY)}
 _ALIVE = Reply(200, json.dumps({"status": "ok"}))
 # 404 is UNIMPLEMENTED to a gRPC client, which reads no body.
@@ -61,7 +64,8 @@ _READY = {
 class Routing:
     """A target with its rules (the default route last) and its variants by name, on a gateway of its own.
 
-    ``timeouts`` are those of its components; ``first`` are routes before all rules.
+    ``timeouts`` are those of its components; ``first`` are routes before all rules. ``takes_grpc`` is the answer of
+    `may_take_grpc` for the rules and variants.
     """
 
     target: Target
@@ -71,12 +75,13 @@ class Routing:
     claimed: tuple[str, ...]
     options: Options
     max_request_bytes: int
+    takes_grpc: bool
     first: tuple[Route, ...] = ()
 
     def hosts(self) -> tuple[Host, ...]:
         """All hosts. Every other name is served too, unless the service is for the cluster alone: then it is a 404."""
-        target, probes = self.target, (self._unsafe(Unsafe.METHOD), *self._probes())
-        bad_host = self._unsafe(Unsafe.HOST)
+        target, probes = self.target, (self._answer(*_BAD_METHOD), *self._probes())
+        bad_host = self._answer(*_BAD_HOST)
         first = (*probes, *(self._stopped() if target.stopped else self._without_grpc()))
         routes = first if target.stopped else (*first, *self._routes())
         if target.cluster_local:
@@ -102,7 +107,7 @@ class Routing:
         """Those before all rules; rules in order, ``:explain`` to the explainer, then the default split."""
         yield from self.first
         if self._routes_by_path():
-            yield self._unsafe(Unsafe.PATH)
+            yield self._answer(*_BAD_PATH)
         *rules, default = self.rules
         for rule in rules:
             yield from self._rule(rule)
@@ -115,10 +120,6 @@ class Routing:
     def _routes_by_path(self) -> bool:
         by_path = any(match.path is not None for rule in self.rules for match in rule.matches)
         return by_path or self.target.explainer is not None
-
-    def _unsafe(self, what: Unsafe) -> Route:
-        """A refusal. Its words are the listener's: they are the same for every service."""
-        return self._answer(what.value, *_UNSAFE[what])
 
     def _whole(self, component: str) -> PlannedRule:
         """A rule that gives everything to one component."""
@@ -141,23 +142,19 @@ class Routing:
 
         A backend that does not speak gRPC has no part in it. One that is not found may yet speak it.
         """
+        if not self.takes_grpc:
+            return None
         found = [self.variants.get(share.backend) for share in rule.split if share.weight]
         speak = [variant is None or variant.speaks_grpc for variant in found]
         if not any(speak):
-            return _NO_GRPC if found and self._may_speak_grpc() else None
+            return _NO_GRPC if found else None
         same = all(variant is None or variant.grpc is variant.backend for variant in found)
         return None if same and all(speak) else self._action(rule, grpc=True)
 
     def _without_grpc(self) -> Iterator[Route]:
         """Before all rules, where no backend takes gRPC calls: else they would meet servers that cannot answer them."""
-        if not self._may_speak_grpc():
+        if not self.takes_grpc:
             yield self._answer("grpc", _GRPC, _NO_GRPC)
-
-    def _may_speak_grpc(self) -> bool:
-        """True if a backend takes gRPC calls, or may take them once it is there."""
-        return any(variant.speaks_grpc for variant in self.variants.values()) or any(
-            share.backend not in self.variants for rule in self.rules for share in rule.split
-        )
 
     def _action(self, rule: PlannedRule, *, grpc: bool) -> Split | Reply:
         shares = self._shares(rule, grpc=grpc)
@@ -204,6 +201,13 @@ class Routing:
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
         return Route(name, match, reply, _NO_BACKEND, self.target.split_origin)
+
+
+def may_take_grpc(rules: Sequence[PlannedRule], variants: Mapping[str, Variant]) -> bool:
+    """True if a backend takes gRPC calls, or may take them once it is there."""
+    return any(variant.speaks_grpc for variant in variants.values()) or any(
+        share.backend not in variants for rule in rules for share in rule.split
+    )
 
 
 def gone(service: Ref) -> ServicePlan:
