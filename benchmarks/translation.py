@@ -59,7 +59,7 @@ class Translation:
         """One resource."""
         data = self.encoder.encode(made.message)
         framed = resource(made.type, made.name, data, uses=made.uses, origin=made.origin)
-        return sharing(framed, map(self.encoder.shared, made.shared)) if made.shared else framed
+        return sharing(framed, self.encoder.shared(made.shared)) if made.shared else framed
 
     def frames(self, planned: list[Planned]) -> list[Resource]:
         """All resources of some gateways."""

@@ -363,7 +363,7 @@ class Pipeline:
     def _encode(self, made: Rendered) -> Resource:
         body = self._encoder.encode(made.message)
         framed = resource(made.type, made.name, body, uses=made.uses, origin=made.origin)
-        return sharing(framed, map(self._encoder.shared, made.shared)) if made.shared else framed
+        return sharing(framed, self._encoder.shared(made.shared)) if made.shared else framed
 
 
 def _taken(dirty: dict[DirtyT, None], limit: int) -> list[DirtyT]:

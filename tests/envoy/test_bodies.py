@@ -50,7 +50,7 @@ def body_of(size):
 
 
 def said(body):
-    """What a model says of a body that it got whole."""
+    """The answer of a model to a body that it got whole."""
     return f"{len(body)} {crc32(body)}"
 
 
@@ -320,7 +320,7 @@ async def test_beyond_the_limit_a_failed_try_is_an_error_and_no_model_gets_a_bod
 
 
 async def all_served(gateway, path):
-    """Whether all of many uploads are answered 200 that only the larger limit takes."""
+    """True if all of many uploads that only the larger limit takes are answered 200."""
     found = await ask_all(partial(http2, gateway.port, body=body_of(LARGE), path=path), 32)
     return {status for status, _ in found} == {200}
 

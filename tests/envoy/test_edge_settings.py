@@ -167,7 +167,7 @@ async def test_http_1_0_can_be_refused(scene):
 
 
 async def upgrading(gateway, protocol, body=b"", connection="Upgrade"):
-    """What a request gets that offers an upgrade."""
+    """The answer to a request that offers an upgrade."""
     lines = ["Host: a", f"Connection: {connection}", f"Upgrade: {protocol}"]
     return await sent(gateway, "POST /a HTTP/1.1", *lines, body=body)
 

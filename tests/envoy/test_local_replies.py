@@ -60,7 +60,7 @@ FAILURES = {
     "empty": (503, "BackendFailed", "5"),
     "none": (503, "NoBackendReady", "5"),
 }
-"""What requests with this `x-case` get: status, reason, Retry-After."""
+"""The answers to requests with this `x-case`: status, reason, Retry-After."""
 
 CALLS = {
     "silent": ("DEADLINE_EXCEEDED", "RequestTimeout", None),

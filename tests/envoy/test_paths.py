@@ -28,7 +28,7 @@ BACKENDS = [to_service("stable", "iris-predictor"), to_service("v2", "iris-v2-pr
 SIGNS = [*":@,;=+$!&'()*[]|^`{}\"<>", *" %#?é"]
 """All that has more than one spelling, or one that is not the character itself."""
 NEVER_RAW = set(" %#?é")
-"""What a path holds as an escape alone: a URL has no other way, or Envoy answers 400."""
+"""A path holds these as escapes alone: a URL has no other way, or Envoy answers 400."""
 
 
 def escapes(character):
@@ -74,7 +74,7 @@ async def scene(tmp_path):
 
 
 async def one(gateway, path):
-    """Who answers over HTTP/1."""
+    """The variant that answers over HTTP/1."""
     return (await gateway.ask(path)).header("x-variant")
 
 
@@ -90,7 +90,7 @@ async def status(gateway, path):
 
 
 async def who(gateway, paths, ask=one):
-    """Who answers a request of each path."""
+    """The variant that answers, by path."""
     found, left = {}, iter(paths)
 
     async def work():
@@ -184,7 +184,7 @@ PIECES = [*"abcXYZ019", *SIGNS, "/", "/", "/", "/b", "v1.2", "models", "-", "_",
 
 
 def meaning(path):
-    """What a server makes of a path that it decodes, as Python's library does it, and resolves."""
+    """The path that a server serves after it decodes it, as Python's library does it, and resolves."""
     text = unquote_to_bytes(path.partition("?")[0]).decode("latin-1")
     resolved = normpath(text).replace("//", "/")
     return resolved + "/" if text.endswith(("/", "/.", "/..")) and resolved != "/" else resolved
@@ -223,7 +223,7 @@ def as_rule(luck, text):
 
 
 def takes(kind, value, path):
-    """Whether a rule means a path, by Python's library alone."""
+    """True if a rule means a path, by Python's library alone."""
     ruled, asked = unquote_to_bytes(value).decode("latin-1"), meaning(path)
     return asked == ruled if kind == "Exact" else f"{asked}/".startswith(ruled.rstrip("/") + "/")
 

@@ -42,7 +42,7 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 @dataclass
 class Outcome:
-    """What became of a request; `wrong` says how it failed."""
+    """The end of a request; `wrong` says how it failed."""
 
     number: int
     protocol: str
@@ -198,7 +198,7 @@ class Found:
         return cls(outcomes, len(killed), begun, excused, [number for pod in killed for number in pod.late])
 
     def check(self):
-        """What the test is there for, and that it meant something."""
+        """The promise of the test, and proof that it was put to the test."""
         failed = [outcome for outcome in self.outcomes if outcome.wrong and outcome.number not in self.excused]
         assert not failed, "in flight in no model that was killed:\n" + "\n".join(map(str, failed))
         twice = [number for number, times in self.begun.items() if times > 1]

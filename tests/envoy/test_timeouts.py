@@ -1,4 +1,4 @@
-"""Who is cut after what time: a model that is silent, a request that never ends, and nobody who has more time."""
+"""Timeouts cut a silent model and a request that never ends, each at its time, and nothing that has more time."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def silent(tmp_path, *rules, **timeouts):
 
 
 async def reasons(gateway, path="/", sizes=SIZES):
-    """What the gateway says to requests with bodies of all sizes."""
+    """The answers of the gateway to requests with bodies of all sizes."""
     asked = (gateway.ask(path, method="POST", body=bytes(size)) for size in sizes)
     return {reason(reply) for reply in await asyncio.gather(*asked)}
 

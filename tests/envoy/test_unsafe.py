@@ -1,4 +1,4 @@
-"""What servers could read in another way than rules is refused; and a change of the edge lets no client choose."""
+"""Requests that servers could read in another way are refused; a change of the edge lets no client choose."""
 
 from __future__ import annotations
 

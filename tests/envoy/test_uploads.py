@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ _FRAME = 16_384
 
 @dataclass(frozen=True)
 class Took:
-    """What an upload took: seconds, turns of the relay, and how often the client had to stop, if it can tell."""
+    """The cost of an upload: seconds, turns of the relay, and how often the client had to stop, if it can tell."""
 
     seconds: float
     turns: int
@@ -54,7 +55,7 @@ def report(**uploads):
     first, *_ = uploads.values()
     lines = [f"{name}: {one}, x {one.seconds / first.seconds:.2f}" for name, one in uploads.items()]
     text = "\n".join(lines)
-    print(f"\n{text}")  # noqa: T201 - for who runs the tests with -s
+    sys.stdout.write(f"\n{text}\n")
     return text
 
 

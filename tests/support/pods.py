@@ -29,7 +29,7 @@ _BACKLOG = 1024
 
 
 def said(body):
-    """What a model says of a body that it got whole."""
+    """The answer of a model to a body that it got whole."""
     return f"{len(body)} {crc32(body)}"
 
 
@@ -48,7 +48,7 @@ class Pod:
 
     @property
     def lost(self):
-        """What was in flight when it died."""
+        """The requests in flight when it died."""
         return set(self.begun) - set(self.finished)
 
     def begin(self, number):

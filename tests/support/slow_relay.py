@@ -66,7 +66,7 @@ class SlowRelay:
 
 
 class _Line:
-    """What is under way to one end: bytes by the time at which they arrive; None is the end of the stream."""
+    """The bytes under way to one end: bytes by the time at which they arrive; None is the end of the stream."""
 
     def __init__(self, end, seconds):
         self._end, self._seconds = end, seconds

@@ -114,7 +114,9 @@ def _manager(gateway: GatewayPlan) -> HttpConnectionManager:
         use_remote_address=True,
         xff_num_trusted_hops=gateway.trusted_hops,
         internal_address_config=HttpConnectionManagerInternalAddressConfig(cidr_ranges=[NOBODY]),
-        early_header_mutation_extensions=[_mutate_requests(gateway.trusted_hops > 0, edge)],
+        early_header_mutation_extensions=[
+            _mutate_requests(gateway.trusted_hops > 0, edge.preserve_request_id, edge.underscores)
+        ],
         preserve_external_request_id=edge.preserve_request_id,
         normalize_path=True,
         merge_slashes=True,
@@ -167,15 +169,19 @@ def _websocket() -> HttpConnectionManagerUpgradeConfig:
 
 
 @shared
-def _mutate_requests(behind_proxies: bool, edge: Edge) -> TypedExtensionConfig:  # noqa: FBT001 - as `shared` takes it
+def _mutate_requests(
+    behind_proxies: bool,  # noqa: FBT001 - by position, as `shared` takes them
+    preserve_request_id: bool,  # noqa: FBT001
+    underscores: Underscores,
+) -> TypedExtensionConfig:
     """Clients have no say in what proxies' own headers ask for, before anything reads them."""
     names = DROPPED_HEADERS if behind_proxies else (*HEADERS_OF_PROXIES, *DROPPED_HEADERS)
     own = HeaderMutation(append=header(UNIQUE_ID, "%UNIQUE_ID%"))
     mutations = [
         *(_without(StringMatcher(prefix=prefix)) for prefix in DROPPED_PREFIXES),
         *(HeaderMutation(remove=name) for name in names),
-        *(_in_other_spellings(names) if edge.underscores is Underscores.ALLOW else ()),
-        own if edge.preserve_request_id else HeaderMutation(remove=UNIQUE_ID),
+        *(_in_other_spellings(names) if underscores is Underscores.ALLOW else ()),
+        own if preserve_request_id else HeaderMutation(remove=UNIQUE_ID),
     ]
     return TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",

@@ -38,7 +38,7 @@ no client chooses it. On a connection of a replaced listener it is missing, and 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One of the routes that a split needs: its further conditions, its action, and what it changes in headers."""
+    """One of the routes that a split needs: its further conditions, its action, and a cookie to set."""
 
     suffix: str
     conditions: tuple[HeaderMatcher, ...]

@@ -7,7 +7,7 @@ pieces as can be, for each piece costs a copy.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import lru_cache
 from itertools import islice
@@ -51,9 +51,10 @@ class Encoder:
         self._shared = {} if shared is None else shared
         self._functions = _Encoders(memoize, limit, sharing=shared is not None)
 
-    def shared(self, message: Message) -> bytes:
-        """A shared message that was encoded within another one, with its length: the same object each time."""
-        return self._functions.shared[id(message)]
+    def shared(self, messages: Iterable[Message]) -> list[bytes]:
+        """Those of the messages that are shared, encoded, with their length: the same objects each time."""
+        known = self._functions.shared
+        return [known[id(message)] for message in messages if id(message) in known]
 
     def encode(self, message: Message) -> bytes:
         """Encode a message. Raises EncodeError."""

@@ -44,6 +44,14 @@ def test_listeners_hold_once_what_they_have_in_common(run):
     assert shared > 0.8 * len(one.frame)
 
 
+def test_gateways_may_have_any_number_of_different_edges(run):
+    for seconds in range(300):
+        run.put(
+            d.gateway("iris", d.KSERVE, edge={"requestTimeout": f"{seconds + 1}s", "concurrentStreams": seconds + 1})
+        )
+    assert run.reasons() == {}
+
+
 class TestAnEditCostsWhatItTouches:
     def test_an_endpoint_more_re_encodes_one_assignment(self, run):
         planned, encoded = run.counted()
