@@ -297,6 +297,8 @@ class Reason(Enum):
     REJECTED = "Rejected"
     REF_NOT_PERMITTED = "RefNotPermitted"
     FIELD_IGNORED = "FieldIgnored"
+    UNSUPPORTED_PROTOCOL = "UnsupportedProtocol"
+    UNSUPPORTED_MODE = "UnsupportedMode"
     FAILED = "Failed"
 
 
@@ -316,6 +318,8 @@ CONDITION_OF: dict[Reason, Condition | None] = {
     Reason.BACKEND_NOT_READY: Condition.RESOLVED_REFS,
     Reason.REF_NOT_PERMITTED: Condition.RESOLVED_REFS,
     Reason.FIELD_IGNORED: None,
+    Reason.UNSUPPORTED_PROTOCOL: None,
+    Reason.UNSUPPORTED_MODE: Condition.PROGRAMMED,
     Reason.REJECTED: Condition.PROGRAMMED,
     Reason.FAILED: Condition.PROGRAMMED,
 }

@@ -40,7 +40,8 @@ STATUSES = (
 )  # fmt: skip
 """How the server ends streams (the names of gRPC's statuses)."""
 KINDS = (
-    "InferenceService", "Inference", "Service", "EndpointSlice", "TrafficPolicy", "ServiceGateway", "ReferenceGrant",
+    "InferenceService", "Inference", "Service", "EndpointSlice", "ConfigMap", "TrafficPolicy", "ServiceGateway",
+    "ReferenceGrant",
 )  # fmt: skip
 """Kinds of objects that are read."""
 REPORTS = "ConfigMap"
@@ -171,7 +172,7 @@ class KubernetesMetrics:
     """Those of a program whose objects come from a cluster, added to its others; its parts keep the figures."""
 
     def __init__(self, metrics: Metrics) -> None:
-        kinds = (*KINDS, REPORTS)
+        kinds = tuple(dict.fromkeys((*KINDS, REPORTS)))
         self.reflector_requests = metrics.count(
             "reflector_requests",
             "Requests to the apiserver that follow objects: pages of lists, watches, looks whether a CRD is installed",

@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeGuard
 from pydantic import ValidationError
 
 from translator.objects.base import problems_of
-from translator.objects.core import EndpointSlice, Service
+from translator.objects.core import ConfigMap, EndpointSlice, Service
 from translator.objects.errors import NOT_YET, ObjectInvalid, Problem, in_one_line, show
 from translator.objects.gateway import ServiceGateway
 from translator.objects.grant import ReferenceGrant
@@ -19,6 +19,7 @@ from translator.objects.ref import DEFAULT_NAMESPACE, XDSERVE, Origin, Ref
 
 __all__ = [
     "KINDS",
+    "ConfigMap",
     "EndpointSlice",
     "Inference",
     "InferenceService",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 Object: TypeAlias = (
-    InferenceService | Inference | Service | EndpointSlice | TrafficPolicy | ServiceGateway | ReferenceGrant
+    InferenceService | Inference | Service | EndpointSlice | ConfigMap | TrafficPolicy | ServiceGateway | ReferenceGrant
 )
 
 _MODELS: tuple[type[Object], ...] = (
@@ -46,6 +47,7 @@ _MODELS: tuple[type[Object], ...] = (
     Inference,
     Service,
     EndpointSlice,
+    ConfigMap,
     TrafficPolicy,
     ServiceGateway,
     ReferenceGrant,

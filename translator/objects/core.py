@@ -1,4 +1,4 @@
-"""Kubernetes' own objects: a Service, and the EndpointSlices that say where its pods are."""
+"""Kubernetes' own objects: a Service, the EndpointSlices that say where its pods are, and ConfigMaps."""
 
 from __future__ import annotations
 
@@ -43,6 +43,23 @@ class Service(Foreign):
     KIND: ClassVar[str] = "Service"
 
     spec: ServiceSpec = ServiceSpec()
+
+
+def _texts(value: object) -> object:
+    """Without what the API refuses in a ConfigMap: it is nobody's CA."""
+    if not isinstance(value, dict):
+        return value
+    return {key: text for key, text in value.items() if isinstance(key, str) and isinstance(text, str)}
+
+
+class ConfigMap(Foreign):
+    """``v1`` ConfigMap: texts by key."""
+
+    GROUP: ClassVar[str] = CORE
+    VERSION: ClassVar[str] = "v1"
+    KIND: ClassVar[str] = "ConfigMap"
+
+    data: Annotated[dict[str, str], BeforeValidator(_texts)] = Field(default_factory=dict)
 
 
 def _address(text: str) -> str:

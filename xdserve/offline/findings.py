@@ -11,7 +11,7 @@ from translator.objects.core import Service
 from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.ref import CORE, Ref
-from translator.plan import Finding, Reason
+from translator.plan import CONDITION_OF, Finding, Reason
 from translator.planners import kserve, kubedl, plan
 from translator.planners.endpoints import SERVICE_STATE, PortOf
 from translator.planners.indexes import SLICES
@@ -80,7 +80,7 @@ def _of_reading(files: Files) -> Iterator[Entry]:
 
 
 def _severity(finding: Finding, unknown: frozenset[Finding]) -> Severity:
-    if finding.reason is Reason.FIELD_IGNORED:
+    if CONDITION_OF[finding.reason] is None:
         return Severity.WARNING
     return Severity.NOTE if finding in unknown else Severity.ERROR
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from translator.plan import Finding, Reason
+from translator.plan import CONDITION_OF, Finding
 from translator.planners.options import Options
 from xdserve.offline.planning import Sections, plan_all, sections
 from xdserve.offline.reading import read
@@ -44,4 +44,4 @@ def translate(paths: Iterable[Path], gateway: str | None, options: Options) -> T
 
 
 def _line(finding: Finding) -> str:
-    return f"{WARNING if finding.reason is Reason.FIELD_IGNORED else ''}{finding}"
+    return f"{WARNING if CONDITION_OF[finding.reason] is None else ''}{finding}"
