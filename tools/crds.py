@@ -114,6 +114,20 @@ CHECKS: dict[str, Schema] = {
             rule("self.kind != 'Service' || !has(self.sectionName)", "a Service has no sections", "sectionName"),
         ),
     },
+    "policy.BackendTls._verified_or_not": rules(
+        rule(
+            "!has(self.caRef) || !has(self.insecureSkipVerify) || !self.insecureSkipVerify",
+            "no caRef beside insecureSkipVerify: true",
+            "caRef",
+        )
+    ),
+    "policy.Backend._speaks_tls": rules(
+        rule(
+            "!has(self.tls) || !has(self.protocol) || self.protocol in ['HTTPS', 'HTTP2']",
+            "protocol must be HTTPS or HTTP2 beside tls",
+            "protocol",
+        )
+    ),
     "matches.ValueMatch._value_fits_type": {
         "properties": {"value": {"maxLength": 4096}},
         "anyOf": unless_expression(TEXT),

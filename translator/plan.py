@@ -18,10 +18,27 @@ RETRY_AFTER = 5
 
 
 class Protocol(Enum):
-    """What a backend speaks, always in plain text so far."""
+    """What a backend speaks: HTTP/1.1 or HTTP/2, in plain text or by TLS."""
 
     HTTP = "HTTP"
     H2C = "H2C"
+    HTTPS = "HTTPS"
+    HTTP2 = "HTTP2"
+
+    @property
+    def http2(self) -> bool:
+        """Whether it is HTTP/2, so that gRPC calls can be sent."""
+        return self in (Protocol.H2C, Protocol.HTTP2)
+
+    @property
+    def tls(self) -> bool:
+        """Whether it goes by TLS."""
+        return self in (Protocol.HTTPS, Protocol.HTTP2)
+
+    @property
+    def by_tls(self) -> Protocol:
+        """The same HTTP by TLS."""
+        return Protocol.HTTP2 if self.http2 else Protocol.HTTPS
 
 
 class Comparison(Enum):
@@ -51,11 +68,25 @@ class Endpoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS towards a backend: ``hostname`` is sent as SNI, and looked for in its certificate.
+
+    ``ca`` has the certificates of the authorities that are believed, as PEM; None are those in the file ``ca_file`` of
+    the gateway's image. Without ``verify`` any certificate is taken.
+    """
+
+    hostname: str
+    ca: str | None
+    ca_file: str
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """What can receive traffic; ``name`` is unique within its service.
 
     ``endpoints`` is where they are found, or the one that it has as long as it lives. ``preserve_case`` keeps the names
-    of its answers' headers as the backend wrote them.
+    of its answers' headers as the backend wrote them. ``tls`` is there exactly if its protocol goes by TLS.
     """
 
     name: str
@@ -64,6 +95,7 @@ class Backend:
     connect_timeout: int
     origin: Origin
     preserve_case: bool = False
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +328,7 @@ class Reason(Enum):
     BACKEND_NOT_READY = "BackendNotReady"
     REJECTED = "Rejected"
     REF_NOT_PERMITTED = "RefNotPermitted"
+    INVALID_CA_CERTIFICATE_REF = "InvalidCACertificateRef"
     FIELD_IGNORED = "FieldIgnored"
     UNSUPPORTED_PROTOCOL = "UnsupportedProtocol"
     UNSUPPORTED_MODE = "UnsupportedMode"
@@ -317,6 +350,7 @@ CONDITION_OF: dict[Reason, Condition | None] = {
     Reason.BACKEND_NOT_FOUND: Condition.RESOLVED_REFS,
     Reason.BACKEND_NOT_READY: Condition.RESOLVED_REFS,
     Reason.REF_NOT_PERMITTED: Condition.RESOLVED_REFS,
+    Reason.INVALID_CA_CERTIFICATE_REF: Condition.RESOLVED_REFS,
     Reason.FIELD_IGNORED: None,
     Reason.UNSUPPORTED_PROTOCOL: None,
     Reason.UNSUPPORTED_MODE: Condition.PROGRAMMED,

@@ -53,6 +53,7 @@ def options_of(settings: Settings) -> Options:
         trusted_hops=settings.trusted_hops,
         name_backends_in_errors=settings.name_backends_in_errors,
         selective=bool(settings.selector),
+        ca_file=settings.gateway_ca_file,
     )
 
 

@@ -322,7 +322,7 @@ class Pipeline:
             return
         del self.owners[gateway]
         self._vacated.add(gateway)
-        if planned.findings:
+        if planned.superseded:
             # The other's routes replace these in a moment; until then they hold their clusters.
             self._publisher.publish(gateway, (), remove)
         elif self._publisher.connected(gateway):

@@ -134,6 +134,14 @@ PositiveMilliseconds = Annotated[int, BeforeValidator(_more_than_none), _AS_DURA
 DnsLabel = Annotated[
     str, Field(max_length=63, pattern=rf"^{_LABEL}$"), says("a DNS label: a-z, 0-9 and -, at most 63 characters")
 ]
+DnsName = Annotated[
+    str,
+    Field(max_length=253, pattern=rf"^{_LABEL}(\.{_LABEL})*$"),
+    says("a DNS name in lower case, at most 253 characters"),
+]
+ConfigMapKey = Annotated[
+    str, Field(max_length=253, pattern=r"^[-._a-zA-Z0-9]+$"), says("a key of a ConfigMap: letters, digits, -, _ and .")
+]
 ObjectName = Annotated[
     str,
     Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),

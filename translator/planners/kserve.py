@@ -17,7 +17,8 @@ from translator.view import View
 PREDICTOR, TRANSFORMER, EXPLAINER = "predictor", "transformer", "explainer"
 COMPONENTS = (PREDICTOR, TRANSFORMER, EXPLAINER)
 
-NOT_YET_MODES = frozenset({"Knative", "ModelMesh"})
+SERVED_MODE = "Standard"
+UNSERVED_MODES = frozenset({"Knative", "ModelMesh"})
 NO_REVISION = "there is no second revision to send to outside Knative"
 
 
@@ -47,8 +48,19 @@ def target(view: View, service: InferenceService, options: Options) -> Target:
         request_headers=_headers(service.ref),
         cluster_local=service.cluster_local,
         stopped=service.stopped,
+        unserved=unserved(service),
         findings=tuple(_ignored(service)),
     )
+
+
+def unserved(service: InferenceService) -> Finding | None:
+    """Why an InferenceService gets no gateway: KServe runs it in a mode whose Services take no requests of gateways."""
+    mode = service.deployment_mode
+    if mode not in UNSERVED_MODES:
+        return None
+    field = "status.deploymentMode" if service.status.deployment_mode else f"metadata.annotations[{MODE_ANNOTATION}]"
+    message = f"found {mode}, which gateways do not serve; allowed {SERVED_MODE}"
+    return Finding(Origin(service.ref, field), Reason.UNSUPPORTED_MODE, message)
 
 
 def _components(service: InferenceService) -> Iterator[tuple[str, Component]]:
@@ -65,7 +77,7 @@ def _timeout(component: Component) -> int | None:
 def _candidates(service: InferenceService) -> dict[str, Candidate]:
     """The Services that KServe makes: ``<isvc>-predictor``, or ``<isvc>-<name>-predictor`` of a named one."""
     spec = service.spec
-    predictor = PortOf(service.ref.namespace, _predictor_service(service, spec.predictor.name), None)
+    predictor = _port(service, _predictor_service(service, spec.predictor.name))
     found = {PREDICTOR: Candidate(PREDICTOR, predictor, Origin(service.ref, "spec.predictor"))}
     if spec.transformer is not None:
         found[TRANSFORMER] = _component(service, TRANSFORMER, predictor)
@@ -85,13 +97,18 @@ def _predictor_service(service: InferenceService, name: str | None) -> str:
     return f"{service.ref.name}-{name}-predictor" if name else f"{service.ref.name}-predictor"
 
 
+def _port(service: InferenceService, name: str) -> PortOf:
+    """Before the pods of Open Data Hub's authenticated services stands a proxy, which takes TLS alone."""
+    return PortOf(service.ref.namespace, name, None, tls=service.authenticated)
+
+
 def _component(service: InferenceService, name: str, grpc: PortOf | None) -> Candidate:
-    port = PortOf(service.ref.namespace, f"{service.ref.name}-{name}", None)
+    port = _port(service, f"{service.ref.name}-{name}")
     return Candidate(name, port, Origin(service.ref, f"spec.{name}"), grpc=grpc)
 
 
 def _canary(service: InferenceService, position: int, canary: Canary) -> Candidate:
-    port = PortOf(service.ref.namespace, _predictor_service(service, canary.predictor.name), None)
+    port = _port(service, _predictor_service(service, canary.predictor.name))
     # No status yet, as in files, leaves it to the endpoints.
     said = next(
         (status.ready for status in service.status.canary_statuses if status.name == canary.predictor.name), True
@@ -116,17 +133,9 @@ def _headers(ref: Ref) -> tuple[tuple[str, str], ...]:
 def _ignored(service: InferenceService) -> list[Finding]:
     """What is written and cannot be done, said rather than passed over (kserve#5335)."""
     found = []
-    mode = service.deployment_mode
-    if mode in NOT_YET_MODES:
-        message = f"found {mode}, not yet supported: the Services of mode Standard are expected"
-        said = service.status.deployment_mode
-        found.append(
-            _warn(service, "status.deploymentMode" if said else f"metadata.annotations[{MODE_ANNOTATION}]", message)
-        )
     for name, component in _components(service):
         if component.canary_traffic_percent is not None:
-            why = "revisions of Knative are not yet supported" if mode == "Knative" else NO_REVISION
-            message = f"has no effect: {why}; name canaries in spec.canary or in a TrafficPolicy"
+            message = f"has no effect: {NO_REVISION}; name canaries in spec.canary or in a TrafficPolicy"
             found.append(_warn(service, f"spec.{name}.canaryTrafficPercent", message))
     if service.spec.canary and service.spec.transformer is not None:
         message = "has no effect: the transformer calls the stable predictor by itself"
