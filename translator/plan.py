@@ -18,22 +18,20 @@ RETRY_AFTER = 5
 
 
 class Protocol(Enum):
-    """What a backend speaks: HTTP/1.1 or HTTP/2, in plain text or by TLS."""
+    """What a backend speaks.
+
+    ``http2`` is whether it is HTTP/2, so that gRPC calls can be sent, and not HTTP/1.1; ``tls`` whether it goes by TLS,
+    and not as plain text.
+    """
 
     HTTP = "HTTP"
     H2C = "H2C"
     HTTPS = "HTTPS"
     HTTP2 = "HTTP2"
 
-    @property
-    def http2(self) -> bool:
-        """Whether it is HTTP/2, so that gRPC calls can be sent."""
-        return self in (Protocol.H2C, Protocol.HTTP2)
-
-    @property
-    def tls(self) -> bool:
-        """Whether it goes by TLS."""
-        return self in (Protocol.HTTPS, Protocol.HTTP2)
+    def __init__(self, word: str) -> None:
+        self.http2 = word in {"H2C", "HTTP2"}
+        self.tls = word in {"HTTPS", "HTTP2"}
 
     @property
     def by_tls(self) -> Protocol:

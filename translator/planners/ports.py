@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from translator.objects.core import ServicePort
 from translator.plan import Protocol
@@ -30,9 +31,14 @@ _BY_NAME = {
 
 def protocol_of(port: ServicePort) -> Protocol:
     """What a port speaks: its appProtocol says it, else its name."""
-    if port.app_protocol:
-        return _APP_PROTOCOLS.get(port.app_protocol.lower(), Protocol.HTTP)
-    name = port.name.lower()
+    return _spoken(port.app_protocol, port.name)
+
+
+@lru_cache(1024)
+def _spoken(app_protocol: str | None, name: str) -> Protocol:
+    if app_protocol:
+        return _APP_PROTOCOLS.get(app_protocol.lower(), Protocol.HTTP)
+    name = name.lower()
     http2 = name.startswith("http2") or any(mark in name for mark in _GRPC_MARKS)
     return _BY_NAME[name.startswith(("https", "tls")), http2]
 

@@ -216,6 +216,8 @@ def without_grpc(
     rules: Sequence[PlannedRule], variants: Mapping[str, Variant], candidates: Mapping[str, Candidate]
 ) -> list[Finding]:
     """The backends that get no share of gRPC calls, where others of the same split get theirs."""
+    if not any(variant.speaks_grpc for variant in variants.values()):
+        return []
     silent: dict[str, None] = {}
     for rule in rules:
         names = (share.backend for share in rule.split if share.weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from translator import names
 from translator.objects.ref import Origin, Ref
@@ -187,8 +188,7 @@ def _nowhere(candidate: Candidate, connect_timeout: int) -> Variant:
     return Variant(backend, ready=False, grpc=backend, grpc_ready=False, keeps_share=True, exists=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Backends:
+class _Backends(NamedTuple):
     """What the backends of a candidate have in common."""
 
     candidate: Candidate
