@@ -11,7 +11,7 @@ from translator.objects import Object
 from translator.objects.gateway import ServiceGateway
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import XDSERVE, Ref
-from translator.plan import Condition
+from translator.plan import Condition, Reason
 from translator.planners.indexes import GATEWAYS, POLICIES, Attached, target_of
 from translator.view import Absent
 from xds.server import Consent, Server
@@ -69,6 +69,8 @@ class Judgement:
     voice: Voice = Voice.SPEAKS
     rolling: bool = False
     """Whether it waits for nothing but replicas of another version: what was said before may well be so still."""
+    muted: bool = False
+    """Whether no Event tells of it, as its owner wants no gateway."""
 
 
 def _nowhere(_gateway: str) -> Sequence[Delivery]:
@@ -167,7 +169,9 @@ class Judge:
         voice = self._voice(ref, reason)
         gateway = verdict(GATEWAY_PROGRAMMED, reason, message)
         told = () if voice is Voice.SILENT else (gateway,)
-        return Judgement((*said(entries.get(ref, [])), *told), warnings, voice, self._rolling(ref, gateway))
+        verdicts = (*said(entries.get(ref, [])), *told)
+        muted = self._wanted(ref) is False
+        return Judgement(verdicts, warnings, voice, self._rolling(ref, gateway), muted)
 
     def _rolling(self, target: Ref, found: Verdict) -> bool:
         own = self._delivery(target) if found.reason == PENDING else None
@@ -175,14 +179,17 @@ class Judge:
         return own is not None and unlike(gateway, own, self._elsewhere(gateway))
 
     def _voice(self, target: Ref, reason: str) -> Voice:
-        """Where an Envoy is, it is spoken of; else by whether there is to be one, and can be."""
+        """Where an Envoy is, it is spoken of; else by whether there is to be one, and can be.
+
+        That there can be none for the mode of a service is news to who has not opted out.
+        """
         own = self._delivery(target)
         if own and connected(own, *self._elsewhere(names.gateway(target))):
             return Voice.SPEAKS
         wanted = self._wanted(target)
         if wanted is False or (own is None and reason == NO_GATEWAY):
             return Voice.SILENT
-        return Voice.SPEAKS if wanted else Voice.GOES_ON
+        return Voice.SPEAKS if wanted or reason == Reason.UNSUPPORTED_MODE.value else Voice.GOES_ON
 
     def _delivery(self, target: Ref) -> Delivery | None:
         """As `delivery`, where the gateway is this target's."""

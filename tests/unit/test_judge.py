@@ -147,6 +147,33 @@ def test_of_a_gateway_without_envoys_it_is_told_where_one_is_wanted(program, wan
     assert program.said(TARGET)["xdserve.io/GatewayProgrammed"][0] == "True"
 
 
+@pytest.mark.parametrize(("wanted", "told"), [(True, True), (None, True), (False, False)])
+def test_a_mode_that_is_not_served_is_told_though_there_is_no_gateway_but_not_to_who_wants_none(now, wanted, told):
+    program = Program(now)
+    program.put(isvc())
+    program.wanted = wanted
+    ref = TARGET._replace(name="knative")
+    words = "the mode Knative of KServe is not served"
+    program.pipeline.objects.put(parse(isvc(name="knative")))
+    field = "metadata.annotations[serving.kserve.io/deploymentMode]"
+    program.ledger.say("plan", [Entry(None, ref, field, "UnsupportedMode", words)])
+    assert program.judge.delivery("models/knative") is None
+    found = program.said(ref).get("xdserve.io/GatewayProgrammed")
+    assert found == (("False", "UnsupportedMode", f"{field}: {words}") if told else None)
+    assert program.judged(ref).muted is not told
+
+
+def test_of_a_target_that_opted_out_no_event_tells(program):
+    program.put(isvc())
+    assert not program.judged(TARGET).muted
+    program.wanted = None  # others make gateways, and nobody has opted out
+    assert not program.judged(TARGET).muted
+    program.wanted = False
+    assert program.judged(TARGET).muted
+    # Its policy was written by somebody who wants to know.
+    assert not program.judged(POLICY).muted
+
+
 def test_who_looks_for_missing_envoys_is_told_where(program):
     none = f"no Envoy of {IRIS} is connected"
     found = {}
