@@ -46,6 +46,9 @@ Elsewhere = Callable[[str], Sequence[Delivery]]
 """What other replicas say of a gateway."""
 
 
+Starting = Callable[[Ref], str | None]
+"""What keeps the pods of a target's gateway from running, in one line; None where nothing is known of that."""
+
 Wanted = Callable[[Ref], bool | None]
 """Whether a target is to have a gateway; None where nobody has said so: others make gateways, or none."""
 
@@ -77,7 +80,7 @@ def _nowhere(_gateway: str) -> Sequence[Delivery]:
     return ()
 
 
-def _unsaid(_target: Ref) -> bool | None:
+def _unsaid(_target: Ref) -> None:
     return None
 
 
@@ -88,6 +91,7 @@ class Judge:
         pipeline, server, ledger, rejections: the parts.
         elsewhere: what other replicas say of a gateway; nothing where there are none.
         wanted: which targets are to have a gateway.
+        starting: what keeps the pods of a gateway from running.
         version: of this program, and of what it plans by beside the objects.
     """
 
@@ -100,6 +104,7 @@ class Judge:
         elsewhere: Elsewhere = _nowhere,
         *,
         wanted: Wanted = _unsaid,
+        starting: Starting = _unsaid,
         version: str = "",
     ) -> None:
         self._pipeline = pipeline
@@ -107,7 +112,7 @@ class Judge:
         self._ledger = ledger
         self._rejections = rejections
         self._elsewhere = elsewhere
-        self._wanted, self._version = wanted, version
+        self._wanted, self._starting, self._version = wanted, starting, version
 
     def judge(self, refs: Iterable[Ref] | None = None) -> Iterator[tuple[Ref, Judgement]]:
         """Of these objects, or of all that something is said of; who takes pauses may miss one that goes meanwhile."""
@@ -212,10 +217,13 @@ class Judge:
         return programmed(gateway, own, others, self._hint(target))
 
     def _hint(self, target: Ref) -> str:
-        """Where to look for Envoys that are not there."""
+        """Why Envoys are not there, or where to look for them."""
+        deployment = names.entrance(target)
         match self._wanted(target):
+            case True if words := self._starting(target):
+                return f"; Deployment {deployment}: {words}"
             case True:
-                return f"; see the pods of Deployment {names.entrance(target)}"
+                return f"; see the pods of Deployment {deployment}"
             case False:
                 return "; none is made for it"
         return ""

@@ -35,7 +35,7 @@ class Program:
         observer = StreamObserver(metrics, lambda gateway: None, rejections.say)
         server = Server(Terms(identifier="test", linger=0), observer)
         self.pipeline = Pipeline(options or Options(), server, self)
-        self.elsewhere, self.wanted = [], True
+        self.elsewhere, self.wanted, self.starting = [], True, None
         self.judge = Judge(
             self.pipeline,
             server,
@@ -43,6 +43,7 @@ class Program:
             rejections,
             lambda gateway: self.elsewhere,
             wanted=lambda ref: self.wanted,
+            starting=lambda ref: self.starting,
             version="v1",
         )
 
@@ -184,6 +185,16 @@ def test_who_looks_for_missing_envoys_is_told_where(program):
         None: none,
         False: f"{none}; none is made for it",
     }
+
+
+def test_why_the_pods_of_a_gateway_do_not_run_is_told_where_it_is_known(program):
+    program.starting = "no pod can be made (FailedCreate): quota"
+    words = f"no Envoy of {IRIS} is connected; Deployment iris-gateway: {program.starting}"
+    assert program.said(POLICY)["Programmed"][1:] == ("NoGateway", words)
+    assert program.said(TARGET)["xdserve.io/GatewayProgrammed"] == ("Unknown", "NoGateway", words)
+    # Envoys that are there need no Deployment.
+    program.elsewhere = [Delivery(program.here().digest, Progress.DONE)]
+    assert program.said(POLICY)["Programmed"][1] == "Programmed"
 
 
 def test_a_target_whose_gateway_is_an_older_one_s_says_so(program):
