@@ -137,14 +137,8 @@ class OnKubernetes:
             told=self._told,
             namespaces=settings.namespaces,
         )
-        self._starting = Starting(
-            self._leadership.bounded(self._call),
-            settings.release,
-            held=lambda: self._leadership.held,
-            targets=lambda: self._provisioner.targets,
-            lacking=lambda target: not self._envoys(names.gateway(target)),
-            changed=self._stalled,
-        )
+        bounded = self._leadership.bounded(self._call)
+        self._starting = Starting(bounded, settings.release, self._leadership, self)
         self._authority = self._authorities(folder)
         report = names.report(settings.release, me.name)
         self._elsewhere = Elsewhere(client, me.namespace, report, self._heard)
@@ -355,11 +349,16 @@ class OnKubernetes:
         """Whether the Envoys of a target's gateway listen there."""
         return Listening(self._parts.server, self._elsewhere.of).at(target, port)
 
-    def _envoys(self, gateway: str) -> bool:
-        """Whether a gateway has any, of any replica."""
-        return bool(self._parts.server.connected(gateway) or connected(*self._elsewhere.of(gateway)))
+    def targets(self) -> Sequence[Ref]:
+        """Those that are to have a gateway."""
+        return self._provisioner.targets
 
-    def _stalled(self, target: Ref) -> None:
+    def lacking(self, target: Ref) -> bool:
+        """Whether no Envoy of a target's gateway is connected, to any replica."""
+        gateway = names.gateway(target)
+        return not self._parts.server.connected(gateway) and not connected(*self._elsewhere.of(gateway))
+
+    def stalled(self, target: Ref) -> None:
         """Something else keeps the pods of a gateway from running."""
         self._writer.mark_gateway(names.gateway(target))
 

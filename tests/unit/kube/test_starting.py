@@ -17,21 +17,24 @@ class Rig:
     """A `Starting` over a cluster in which each target has a Deployment that may make no pods."""
 
     def __init__(self, release="xdserve"):
-        self.held, self.now, self.lacking, self.broken = True, 0.0, {IRIS, WINE}, True
+        self.held, self.now, self.without, self.broken = True, 0.0, {IRIS, WINE}, True
         self.paths, self.changed = [], []
-        self.release = release
-        self.starting = Starting(
-            self.call,
-            "xdserve",
-            held=lambda: self.held,
-            targets=lambda: (IRIS, WINE),
-            lacking=lambda target: target in self.lacking,
-            changed=self.changed.append,
-            clock=lambda: self.now,
-        )
+        self.release, self.away = release, False
+        self.starting = Starting(self.call, "xdserve", self, self, lambda: self.now)
+
+    def targets(self):
+        return IRIS, WINE
+
+    def lacking(self, target):
+        return target in self.without
+
+    def stalled(self, target):
+        self.changed.append(target)
 
     async def call(self, method, path, body=None, **more):
         self.paths.append(path)
+        if self.away:
+            raise CallError(0, "timed out")
         if path.endswith("/pods"):
             raise CallError(403, "forbidden")
         name = path.rpartition("/")[2]
@@ -50,7 +53,7 @@ def rig():
 
 
 async def test_only_gateways_without_envoys_are_looked_at_and_only_what_is_new_is_told(rig):
-    rig.lacking = {IRIS}
+    rig.without = {IRIS}
     await rig.starting.look()
     assert rig.said() == (DENIED, None)
     await rig.starting.look()
@@ -64,7 +67,7 @@ async def test_only_gateways_without_envoys_are_looked_at_and_only_what_is_new_i
 
 async def test_of_a_gateway_whose_envoys_have_come_nothing_is_said_any_more(rig):
     await rig.starting.look()
-    rig.lacking = {WINE}
+    rig.without = {WINE}
     await rig.starting.look()
     assert rig.said() == (None, DENIED)
 
@@ -85,6 +88,13 @@ async def test_pods_that_may_not_be_looked_at_are_asked_for_once_in_ten_minutes(
     rig.now = FORBIDDEN_SECONDS
     await rig.starting.look()
     assert rig.paths.count(pods) == 2
+
+
+async def test_while_the_apiserver_is_away_what_was_said_stays(rig):
+    await rig.starting.look()
+    rig.away = True
+    await rig.starting.look()
+    assert rig.said() == (DENIED, DENIED)
 
 
 async def test_a_deployment_of_somebody_else_is_not_quoted():
