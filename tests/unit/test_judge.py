@@ -162,6 +162,7 @@ def test_a_mode_that_is_not_served_is_told_though_there_is_no_gateway_but_not_to
     found = program.said(ref).get("xdserve.io/GatewayProgrammed")
     assert found == (("False", "UnsupportedMode", f"{field}: {words}") if told else None)
     assert program.judged(ref).muted is not told
+    assert program.judged(ref).voice is (Voice.SPEAKS if told else Voice.SILENT)
 
 
 def test_of_a_target_that_opted_out_no_event_tells(program):
