@@ -144,6 +144,7 @@ class Program:
             self._rejections,
             around.elsewhere,
             wanted=around.wanted,
+            starting=around.starting,
             version=_version(options),
         )
         self._source = around.source(self)

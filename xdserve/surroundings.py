@@ -72,6 +72,9 @@ class Surroundings(Protocol):
     def wanted(self, target: Ref) -> bool | None:
         """Whether a target is to have a gateway; None where nobody has said so."""
 
+    def starting(self, target: Ref) -> str | None:
+        """What keeps the pods of a target's gateway from running; None where nothing is known of that."""
+
     def source(self, feed: Feed) -> ObjectSource:
         """Where objects come from."""
 
@@ -117,6 +120,10 @@ class OnDirectory:
 
     def wanted(self, _target: Ref) -> bool | None:
         """Who keeps the files starts Envoys, or none."""
+        return None
+
+    def starting(self, _target: Ref) -> str | None:
+        """Nothing is known of Envoys that are not there."""
         return None
 
     def source(self, feed: Feed) -> ObjectSource:

@@ -377,7 +377,7 @@ def test_a_definition_has_what_users_see_of_it(kind):
     [version] = definition["spec"]["versions"]
     assert version["subresources"] == {"status": {}}
     assert [c["name"] for c in version["additionalPrinterColumns"]] == [
-        "Target", "Kind", "Accepted", "Programmed", "Age",
+        "Target", "Kind", "Accepted", "Programmed", "Reason", "Age",
     ]  # fmt: skip
     assert definition["spec"]["names"]["shortNames"] == [{"TrafficPolicy": "tp", "ServiceGateway": "sgw"}[kind]]
     # Else an uninstall would delete the definition, and with it every object of its kind.
@@ -409,6 +409,12 @@ def walked(schema, path=""):
         yield from walked(inner, f"{path}.{key}")
     if "items" in schema:
         yield from walked(schema["items"], f"{path}[]")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_item_of_a_list_has_a_default(kind):
+    """The apiserver would write it into the object, and who compares lists as a whole would find a difference."""
+    assert [path for path, schema in walked(crds.schema(kind)) if "[]" in path and "default" in schema] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

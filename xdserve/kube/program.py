@@ -30,7 +30,7 @@ from translator.view import Absent
 from xds.identity import Authenticator
 from xds.observer import Observer
 from xdserve import app
-from xdserve.conditions import Delivery
+from xdserve.conditions import Delivery, connected
 from xdserve.kube.accounts import OwnAccounts
 from xdserve.kube.authority import Authority, CertificateFiles, names_of
 from xdserve.kube.calls import Calls
@@ -44,6 +44,7 @@ from xdserve.kube.provision import Provisioner
 from xdserve.kube.reports import CONFIG_MAPS, Elsewhere, Reporter, exchange
 from xdserve.kube.resources import RESOURCES
 from xdserve.kube.source import KubernetesSource
+from xdserve.kube.starting import Starting
 from xdserve.kube.status import StatusWriter
 from xdserve.kube.tokens import TokenReviews
 from xdserve.kube.wanted import Wanted, wanted, wants
@@ -136,6 +137,8 @@ class OnKubernetes:
             told=self._told,
             namespaces=settings.namespaces,
         )
+        bounded = self._leadership.bounded(self._call)
+        self._starting = Starting(bounded, settings.release, self._leadership, self)
         self._authority = self._authorities(folder)
         report = names.report(settings.release, me.name)
         self._elsewhere = Elsewhere(client, me.namespace, report, self._heard)
@@ -189,6 +192,10 @@ class OnKubernetes:
         mode = Provision.OPT_OUT if off else self._settings.provision
         said = wants(mode, found.metadata.annotations, unit.planned.gateway if unit else None)
         return None if said and off else said
+
+    def starting(self, target: Ref) -> str | None:
+        """What keeps the pods of a target's gateway from running."""
+        return self._starting.words(target)
 
     def source(self, feed: Feed) -> ObjectSource:
         """The cluster."""
@@ -244,7 +251,7 @@ class OnKubernetes:
             exchange(self._leadership, self._reporter, self._elsewhere),
         ]
         if self._settings.provision is not Provision.OFF:
-            parts.append(self._provisioner.run())
+            parts += [self._provisioner.run(), self._starting.run()]
         async with asyncio.TaskGroup() as tasks:
             for part in parts:
                 tasks.create_task(part)
@@ -341,6 +348,19 @@ class OnKubernetes:
     def _listens(self, target: Ref, port: int) -> bool:
         """Whether the Envoys of a target's gateway listen there."""
         return Listening(self._parts.server, self._elsewhere.of).at(target, port)
+
+    def targets(self) -> Sequence[Ref]:
+        """Those that are to have a gateway."""
+        return self._provisioner.targets
+
+    def lacking(self, target: Ref) -> bool:
+        """Whether no Envoy of a target's gateway is connected, to any replica."""
+        gateway = names.gateway(target)
+        return not self._parts.server.connected(gateway) and not connected(*self._elsewhere.of(gateway))
+
+    def stalled(self, target: Ref) -> None:
+        """Something else keeps the pods of a gateway from running."""
+        self._writer.mark_gateway(names.gateway(target))
 
     def _told(self, target: Ref) -> None:
         """Something else keeps a gateway from being as wanted."""

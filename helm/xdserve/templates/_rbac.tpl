@@ -56,6 +56,12 @@ leader's work, but every replica may become the leader.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, create, patch, delete]
+{{- if .Values.rbac.pods }}
+# Why pods of a gateway do not start: those with its labels are listed, while it has no Envoy.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+{{- end }}
 # The entrance of a gateway.
 - apiGroups: [""]
   resources: [services]
