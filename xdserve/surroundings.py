@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from translator.objects.ref import Ref
 from translator.plan import Finding
+from translator.view import Named
 from xds.identity import Authenticator
 from xds.observer import Observer
 from xds.server import Server
@@ -75,6 +76,9 @@ class Surroundings(Protocol):
     def starting(self, target: Ref) -> str | None:
         """What keeps the pods of a target's gateway from running; None where nothing is known of that."""
 
+    def named(self) -> Named:
+        """The objects that are asked for by name; it answers each that is read, within seconds."""
+
     def source(self, feed: Feed) -> ObjectSource:
         """Where objects come from."""
 
@@ -125,6 +129,10 @@ class OnDirectory:
     def starting(self, _target: Ref) -> str | None:
         """Nothing is known of Envoys that are not there."""
         return None
+
+    def named(self) -> Named:
+        """None: a directory brings objects of all kinds."""
+        return Named()
 
     def source(self, feed: Feed) -> ObjectSource:
         """The directory."""

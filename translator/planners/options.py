@@ -17,6 +17,9 @@ MAX_REQUEST_BYTES = 16 << 20
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 """The public authorities in Envoy's images, as Debian and Ubuntu have them."""
 
+KSERVE_CONFIG_MAP = "kserve/inferenceservice-config"
+"""Where KServe is told how it is to name hosts: namespace and name."""
+
 MOST_NAMED = 16
 """Names in one line; Envoy refuses an answer of more than 4,096 bytes."""
 

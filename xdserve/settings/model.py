@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bootstrap.address import Address
 from bootstrap.router import IMAGE as ROUTER_IMAGE
-from translator.planners.options import CA_FILE
+from translator.planners.options import CA_FILE, KSERVE_CONFIG_MAP
 from xdserve.settings import values
 from xdserve.settings.values import (
     DOMAIN,
@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     gateway_ca_file: str = Field(
         CA_FILE,
         description="File in the gateways' image of the CAs that verify backends with TLS, where a policy names none",
+    )
+    kserve_config_map: str = Field(
+        KSERVE_CONFIG_MAP, description="KServe's ConfigMap, read for its templates of hosts; empty: not read"
     )
     gateway_replicas: int = Field(
         2, ge=1, le=100, description="Pods of each gateway, where its ServiceGateway says no other number"
@@ -222,6 +225,14 @@ class Settings(BaseSettings):
             if not re.fullmatch(LABEL, namespace):
                 raise wrong(f"a namespace instead of {short(namespace)}")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("kserve_config_map")
+    @classmethod
+    def _is_config_map(cls, value: str) -> str:
+        namespace, _, name = value.partition("/")
+        if value and not (re.fullmatch(LABEL, namespace) and DOMAIN.fullmatch(name)):
+            raise wrong(f"NAMESPACE/NAME, as in {KSERVE_CONFIG_MAP}, or empty")
+        return value
 
     @field_validator("gateway_pull_secrets")
     @classmethod
