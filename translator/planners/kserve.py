@@ -9,6 +9,7 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
 from translator.planners import hosts
 from translator.planners.endpoints import PortOf
+from translator.planners.naming import naming
 from translator.planners.options import Options
 from translator.planners.target import Candidate, Target, Weighted, is_ready
 from translator.planners.target import Component as Part
@@ -31,16 +32,16 @@ def target(view: View, service: InferenceService, options: Options) -> Target:
     candidates = _candidates(service)
     entry = TRANSFORMER if service.spec.transformer is not None else PREDICTOR
     component = service.spec.transformer or service.spec.predictor
+    named = naming(view, options)
     return Target(
         ref=service.ref,
         candidates=candidates,
         entry=entry,
         split=_split(view, service, candidates) if entry == PREDICTOR else (Weighted(TRANSFORMER, 100),),
         split_origin=Origin(service.ref, "spec.canary" if service.spec.canary else f"spec.{entry}"),
-        outside=(hosts.outside(service.ref, options.domain),),
-        inside=hosts.inside(service.ref),
+        addresses=hosts.addresses(named, service.ref, options),
         components=tuple(
-            Part(name, (hosts.outside(service.ref, options.domain, name),), _timeout(component))
+            Part(name, (named.host(service.ref, name),), _timeout(component))
             for name, component in _components(service)
         ),
         explainer=EXPLAINER if EXPLAINER in candidates else None,
