@@ -82,6 +82,7 @@ def serve(
     gateway_image: flags.GatewayImage = None,
     router_image: flags.RouterImage = None,
     gateway_pull_secrets: flags.GatewayPullSecrets = None,
+    gateway_pods: flags.GatewayPods = None,
     gateway_xds_address: flags.GatewayXdsAddress = None,
     gateway_replicas: flags.GatewayReplicas = None,
     release: flags.Release = None,

@@ -81,6 +81,7 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
         "router_image": "mirror:5000/xdserve:1",
         "gateway_xds_address": "XDServe.xdserve.svc:18000",
         "gateway_replicas": "3",
+        "gateway_pods": "true",
         "release": "blue",
         "allow_plaintext": "true",
         "allow_anonymous": "true",
