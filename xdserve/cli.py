@@ -82,6 +82,7 @@ def serve(
     gateway_image: flags.GatewayImage = None,
     router_image: flags.RouterImage = None,
     gateway_pull_secrets: flags.GatewayPullSecrets = None,
+    gateway_pods: flags.GatewayPods = None,
     gateway_xds_address: flags.GatewayXdsAddress = None,
     gateway_ca_file: flags.GatewayCaFile = None,
     kserve_config_map: flags.KserveConfigMap = None,

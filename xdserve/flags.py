@@ -45,6 +45,10 @@ GatewayPullSecrets = Annotated[
     list[str] | None,
     flag("Secrets to pull these images with; they have to be in the namespace of each gateway", "NAME"),
 ]
+GatewayPods = Annotated[
+    bool | None,
+    switch("--gateway-pods", "Look at the gateways' pods to say why they do not start; takes the right to list pods"),
+]
 GatewayXdsAddress = Annotated[
     str | None,
     flag("Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address", "HOST:PORT"),

@@ -85,6 +85,7 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
         "kserve_config_map": "serving/inferenceservice-config",
         "gateway_ca_file": "/etc/pki/tls/certs/ca-bundle.crt",
         "gateway_replicas": "3",
+        "gateway_pods": "true",
         "release": "blue",
         "allow_plaintext": "true",
         "allow_anonymous": "true",

@@ -81,6 +81,10 @@ class Settings(BaseSettings):
     gateway_replicas: int = Field(
         2, ge=1, le=100, description="Pods of each gateway, where its ServiceGateway says no other number"
     )
+    gateway_pods: bool = Field(
+        default=False,
+        description="Look at the gateways' pods to say why they do not start; takes the right to list pods",
+    )
     release: str = Field(
         "xdserve", description="Name of this installation in the cluster: of its Lease, its Secret, on its gateways"
     )
