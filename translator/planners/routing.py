@@ -37,7 +37,7 @@ UNAVAILABLE = 503
 ERRORS = {
     "NoBackendReady": (UNAVAILABLE, "no backend of the rule is ready"),
     "Stopped": (UNAVAILABLE, "the service is stopped"),
-    "NotFound": (404, "a host that the cluster-local service does not have; a service that is gone"),
+    "NotFound": (404, "a host or path that no service has, where not every one is served; a service that is gone"),
     "NoGRPC": (404, "a gRPC call where no backend speaks gRPC"),
 }
 """The errors that a gateway answers by its routes: status, and when."""
@@ -112,9 +112,8 @@ class Routing:
         """The host that services share, each below its own path: what is not below this one's is not for it."""
         host, path = self.target.addresses.path_host, self.target.addresses.path
         if host and host not in taken:
-            bad_method = self._answer(*_BAD_METHOD)
             below = (replace(route, match=_below(path, route.match), below=path) for route in routes)
-            yield self._host("path", (host,), (bad_method, *below, self._not_found()))
+            yield self._host("path", (host,), (*below, self._not_found("no service has this path")))
 
     def _routes(self) -> Iterator[Route]:
         """Those before all rules; rules in order, ``:explain`` to the explainer, then the default split."""
@@ -209,8 +208,8 @@ class Routing:
     def _stopped(self) -> Iterator[Route]:
         yield self._answer("stopped", _ANY, _error("Stopped", f"{self.target.ref.name} is stopped"))
 
-    def _not_found(self) -> Route:
-        return self._answer("not-found", _ANY, _error("NotFound", "no service has this host"))
+    def _not_found(self, message: str = "no service has this host") -> Route:
+        return self._answer("not-found", _ANY, _error("NotFound", message))
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
         return Route(name, match, reply, _NO_BACKEND, self.target.split_origin)
@@ -256,7 +255,9 @@ def _below(path: str, match: Match) -> Match:
     """The same match for requests whose path has this one before it: a path of one spelling."""
     condition = match.path or PathMatch(Comparison.PREFIX, "/")
     if condition.comparison is Comparison.REGEX:
-        return replace(match, path=PathMatch(Comparison.REGEX, f"{re.escape(path)}(?:{condition.value})"))
+        # It matches a whole path, so that what it begins with says no more than that.
+        expression = condition.value.removeprefix("^")
+        return replace(match, path=PathMatch(Comparison.REGEX, f"{re.escape(path)}(?:{expression})"))
     return replace(match, path=PathMatch(condition.comparison, path + condition.value))
 
 

@@ -159,7 +159,7 @@ class OnKubernetes:
         return Authority(
             self._call,
             self._me.namespace,
-            names_of(self._deploying.xds_address),
+            names_of(self._deploying.xds_address, given.cluster_domain),
             folder / "certificate",
             held=lambda: self._leadership.held,
             changed=self._believed,
