@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from translator.objects.kubedl import Inference
 from translator.objects.ref import Origin
-from translator.planners import hosts
+from translator.planners import hosts, ignored_fields
 from translator.planners.endpoints import PortOf
 from translator.planners.options import Options
 from translator.planners.target import Candidate, Target, Weighted
@@ -34,6 +34,7 @@ def target(inference: Inference, options: Options) -> Target:
         split_origin=Origin(inference.ref, "spec.predictors"),
         outside=(hosts.outside(inference.ref, options.domain),),
         inside=hosts.inside(inference.ref),
+        findings=tuple(ignored_fields.of_inference(inference)),
     )
 
 
