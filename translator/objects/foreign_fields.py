@@ -27,7 +27,7 @@ class Use(Enum):
     """What a field is to xdserve; the value says it to the reader of the documents."""
 
     READ = "read"
-    IGNORED = "has no effect yet: a finding `FieldIgnored` says so where it is set"
+    IGNORED = "has no effect: a finding `FieldIgnored` says so where it is set"
     MODEL = "not read: what runs in the pods. Gateways go by the ports of the Service that KServe or KubeDL makes of it"
     POD = "not read: how and where the pods run"
     SCALING = "not read: how many pods there are. Gateways follow the EndpointSlices"

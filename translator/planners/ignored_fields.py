@@ -27,7 +27,6 @@ from translator.objects.kubedl import Inference
 from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
 
-_LONGEST_COMPARED = 40  # the longest name of a field has 29 characters
 _SIMILAR = 0.7  # `nodeName` is not what `name` means
 
 
@@ -129,14 +128,16 @@ def _home(level: Level, name: str) -> Level | None:
     below = [each for each in levels if each.path.startswith(f"{level.path}.")]
     beside = [each for each in levels if each not in {*below, level, CANARY_PREDICTOR}]
     homes = [each for each in below if name in each.uses]
-    homes += [each for each in beside if each.uses.get(name) is (Use.MODEL if each in COMPONENTS else Use.READ)]
+    homes += [each for each in beside if name in each.uses and (each not in COMPONENTS or _is_theirs(each, name))]
     return next(iter(homes), None)
+
+
+def _is_theirs(level: Level, name: str) -> bool:
+    return level.uses[name] is Use.MODEL
 
 
 def _nearest(level: Level, name: str) -> str | None:
     """The field that is written most like it, in any case; None if none is like it."""
-    if len(name) > _LONGEST_COMPARED:
-        return None
     fields = {known.lower(): known for known in level.uses}
     close = get_close_matches(name.lower(), fields, n=1, cutoff=_SIMILAR)
     return fields[close[0]] if close else None
