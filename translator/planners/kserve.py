@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from translator.objects.kserve import MODE_ANNOTATION, Canary, Component, InferenceService
 from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
-from translator.planners import hosts
+from translator.planners import hosts, ignored_fields
 from translator.planners.endpoints import PortOf
 from translator.planners.naming import naming
 from translator.planners.options import Options
@@ -141,7 +141,7 @@ def _ignored(service: InferenceService) -> list[Finding]:
     if service.spec.canary and service.spec.transformer is not None:
         message = "has no effect: the transformer calls the stable predictor by itself"
         found.append(_warn(service, "spec.canary", message))
-    return found
+    return found + ignored_fields.of_inference_service(service)
 
 
 def _warn(service: InferenceService, field: str, message: str) -> Finding:
