@@ -255,6 +255,7 @@ class Program:
         await self._source.synced.wait()
         with _much_that_stays():
             await self._pass()
+        self._pipeline.open()
         self._open()
         while True:
             await self._work.wait()

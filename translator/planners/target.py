@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from translator import names
 from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, EndpointSource, Finding, Protocol, Reason
+from translator.planners.components import ActiveComponents
 from translator.planners.endpoints import SERVICE_STATE, PortOf, PortState, Unusable
 from translator.view import View
 
@@ -18,7 +19,8 @@ class Candidate:
 
     ``grpc`` is where gRPC goes if the Service itself has no port for it; ``ready`` is what a status says of it,
     ``exists`` is False if it is known that there is nothing to look up, and ``keeps_share`` says that its share is
-    answered with 503 rather than given to the others while it is not ready.
+    answered with 503 rather than given to the others while it is not ready. ``meanwhile`` says where requests go until
+    it was ready once.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Candidate:
     ready: bool = True
     exists: bool = True
     keeps_share: bool = False
+    meanwhile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class Target:
     cluster_local: bool = False
     stopped: bool = False
     findings: tuple[Finding, ...] = ()
+    active: ActiveComponents | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,9 @@ def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: in
                 resolved.findings.append(_not_ready(candidate))
             continue
         if found is not None:
-            resolved.findings.append(Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, found.message))
+            resolved.findings.append(
+                Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, _also(candidate, found.message))
+            )
         if candidate.keeps_share:
             resolved.variants[candidate.name] = _nowhere(candidate, connect_timeout)
     return resolved
@@ -113,9 +119,12 @@ def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: in
 
 def _not_ready(candidate: Candidate) -> Finding:
     said = "has no ready endpoint" if candidate.ready else "is not ready by the status of its object"
-    return Finding(
-        candidate.origin, Reason.BACKEND_NOT_READY, f"backend {candidate.name} ({candidate.port.ref}) {said}"
-    )
+    message = _also(candidate, f"backend {candidate.name} ({candidate.port.ref}) {said}")
+    return Finding(candidate.origin, Reason.BACKEND_NOT_READY, message)
+
+
+def _also(candidate: Candidate, message: str) -> str:
+    return f"{message}; {candidate.meanwhile}" if candidate.meanwhile else message
 
 
 def is_ready(view: View, candidate: Candidate) -> bool:

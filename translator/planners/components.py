@@ -1,0 +1,32 @@
+"""The components of an InferenceService, and which of them get its requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+PREDICTOR, TRANSFORMER, EXPLAINER = "predictor", "transformer", "explainer"
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveComponents:
+    """What gets the requests of an InferenceService: a fact that its objects of now do not tell.
+
+    ``entry`` is the component that they enter at, ``predictor`` the Service of the predictor, which has another name
+    after ``spec.predictor.name`` has changed. ``explainer`` is True if ``:explain`` goes to the explainer.
+    """
+
+    entry: str
+    predictor: str
+    explainer: bool = False
+
+
+class Unknown(Enum):
+    """Why it is not known what was active: nobody can have used the target before, or the program has just begun."""
+
+    NEW = "new"
+    RESTARTED = "restarted"
+
+
+Before = ActiveComponents | Unknown
+"""What was active at the last plan."""
