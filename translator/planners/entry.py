@@ -32,7 +32,8 @@ def active(view: View, service: InferenceService, before: Before) -> ActiveCompo
     A new service is what its spec says: its predictor never gets requests that its transformer was to change.
     """
     new = wanted(service)
-    if service.stopped or before is Unknown.NEW:  # of what is stopped nothing is live, and KServe removes the Services
+    # Of what is stopped nothing is live, and KServe removes the Services.
+    if before == new or before is Unknown.NEW or service.stopped:
         return new
     return _by_readiness(view, service, new) if before is Unknown.RESTARTED else _by_turns(view, service, before, new)
 
@@ -58,10 +59,9 @@ def _by_readiness(view: View, service: InferenceService, new: ActiveComponents) 
 
     Anything else is taken to be added, if there is something else that serves.
     """
-    predictor = new.predictor
-    unnamed = predictor_service(service, None)
-    if not _is_ready(view, service, PREDICTOR, predictor) and _is_ready(view, service, PREDICTOR, unnamed):
-        predictor = unnamed
+    predictor, unnamed = new.predictor, predictor_service(service, None)
+    if predictor != unnamed and not _is_ready(view, service, PREDICTOR, predictor):
+        predictor = unnamed if _is_ready(view, service, PREDICTOR, unnamed) else predictor
     entry = new.entry
     if entry != PREDICTOR and not _was_ready(view, service, entry) and _is_ready(view, service, PREDICTOR, predictor):
         entry = PREDICTOR
