@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 PREDICTOR, TRANSFORMER, EXPLAINER = "predictor", "transformer", "explainer"
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveComponents:
+class ActiveComponents(NamedTuple):
     """What gets the requests of an InferenceService: a fact that its objects of now do not tell.
 
     ``entry`` is the component that they enter at, ``predictor`` the Service of the predictor, which has another name

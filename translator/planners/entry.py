@@ -94,11 +94,10 @@ def predictor_service(service: InferenceService, name: str | None) -> str:
     return f"{service.ref.name}-{name}-predictor" if name else f"{service.ref.name}-predictor"
 
 
-def waiting(service: InferenceService, now: ActiveComponents) -> list[Finding]:
+def waiting(service: InferenceService, now: ActiveComponents, new: ActiveComponents) -> list[Finding]:
     """The predictor that has another name and is not ready yet: it is no backend until then."""
-    new = wanted(service).predictor
-    if new == now.predictor:
+    if new.predictor == now.predictor:
         return []
-    ref = candidate(service, PREDICTOR, new).port.ref
+    ref = candidate(service, PREDICTOR, new.predictor).port.ref
     message = f"{ref} is not ready yet; requests still go to Service {ref.namespace}/{now.predictor}"
     return [Finding(Origin(service.ref, "spec.predictor"), Reason.BACKEND_NOT_READY, message)]

@@ -30,8 +30,9 @@ def target(view: View, service: InferenceService, options: Options, active: Acti
     canaries; ``:explain`` enters at the explainer. A component that was never ready is not ``active`` yet: requests
     go where they went before. None is what the spec says.
     """
-    active = active or wanted(service)
-    candidates = _candidates(service, active)
+    new = wanted(service)
+    active = active or new
+    candidates = _candidates(service, active, new)
     entry = active.entry
     timeout = _timeout(_entered(service, entry))
     return Target(
@@ -51,7 +52,7 @@ def target(view: View, service: InferenceService, options: Options, active: Acti
         request_headers=_headers(service.ref),
         cluster_local=service.cluster_local,
         stopped=service.stopped,
-        findings=(*_ignored(service, entry), *waiting(service, active)),
+        findings=(*_ignored(service, entry), *waiting(service, active, new)),
         active=active,
     )
 
@@ -72,14 +73,14 @@ def _entered(service: InferenceService, entry: str) -> Component:
     return service.spec.transformer if entry == TRANSFORMER and service.spec.transformer else service.spec.predictor
 
 
-def _candidates(service: InferenceService, active: ActiveComponents) -> dict[str, Candidate]:
+def _candidates(service: InferenceService, active: ActiveComponents, new: ActiveComponents) -> dict[str, Candidate]:
     """The Services that KServe makes, those of components that are not active too: they have hosts of their own."""
-    asked = dict.fromkeys((*(name for name, _ in _components(service)), active.entry))
-    found = {name: candidate(service, name, active.predictor) for name in asked}
-    entry = wanted(service).entry
-    if entry != active.entry:
-        found[entry] = replace(found[entry], meanwhile=f"requests still enter at the {active.entry}")
-    if EXPLAINER in found and not active.explainer:
+    found = {name: candidate(service, name, active.predictor) for name, _ in _components(service)}
+    if new.entry != active.entry:
+        found.setdefault(active.entry, candidate(service, active.entry, active.predictor))
+        meanwhile = f"requests still enter at the {active.entry}"
+        found[new.entry] = replace(found[new.entry], meanwhile=meanwhile)
+    if new.explainer and not active.explainer:
         found[EXPLAINER] = replace(found[EXPLAINER], meanwhile="requests for :explain go where all others go")
     for position, canary in enumerate(service.spec.canary):
         found[_name(canary)] = _canary(service, position, canary)
