@@ -1,8 +1,10 @@
 """Write the CustomResourceDefinitions of xdserve's own kinds, from the models that read them.
 
-What a field is comes from the models: types, enums, bounds, defaults, and the text below each field. What their
-validators check in Python stands in `CHECKS` as schema and CEL: a validator that is not in that table is an error, so
-none can be forgotten. `--check` writes nothing and fails if a file is not what the models say.
+What a field is comes from the models: types, enums, bounds, defaults, and the text below each field. Within lists a
+default is text alone: the apiserver would write it into the object, and tools that compare whole lists with what was
+applied, as Argo CD does, would find a difference for ever. What the models' validators check in Python stands in
+`CHECKS` as schema and CEL: a validator that is not in that table is an error, so none can be forgotten. `--check`
+writes nothing and fails if a file is not what the models say.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from translator.objects import ServiceGateway, TrafficPolicy
-from translator.objects.fields import DROPPED_HEADERS, DROPPED_PREFIXES
+from translator.objects.fields import (
+    DROPPED_HEADERS,
+    DROPPED_PREFIXES,
+    DURATION,
+    DURATION_WORDS,
+    POSITIVE_DURATION_WORDS,
+)
 from translator.objects.policy import _GROUP_OF_KIND as GROUPS
 
 FOLDER = Path(__file__).parent.parent / "helm" / "xdserve" / "files" / "crds"
@@ -45,6 +53,13 @@ def rules(*each: Schema) -> Schema:
     return {"x-kubernetes-validations": list(each)}
 
 
+def given(field: str, default: str) -> str:
+    """In CEL, a text field or what it is where it is left out: within lists the apiserver fills in no defaults."""
+    return f"(has(self.{field}) ? self.{field} : '{default}')"
+
+
+KIND, COMPARED = given("kind", "Service"), given("type", "Exact")
+DURATION_RULE = rule(f"self.matches('^{DURATION}$')", DURATION_WORDS)
 HEADERS_NOT_SEEN = f"^(({'|'.join(('host', *DROPPED_HEADERS))})$|{'|'.join(DROPPED_PREFIXES)})"
 
 
@@ -58,7 +73,7 @@ def unless_expression(pattern: str, *, never: str | None = None) -> list[Schema]
 
     No CEL: over all conditions it would cost too much.
     """
-    expression = {"properties": {"type": {"enum": ["RegularExpression"]}}}
+    expression = {"properties": {"type": {"enum": ["RegularExpression"]}}, "required": ["type"]}
     excluded = {"not": {"pattern": never}} if never else {}
     return [expression, {"properties": {"value": {"pattern": pattern, **excluded}}}]
 
@@ -71,7 +86,9 @@ GROUP_OF_KIND = {
     "properties": {"group": {"enum": sorted(GROUPS.values())}},
     **rules(
         rule(
-            "self.group == {" + ", ".join(f"'{kind}': '{group}'" for kind, group in GROUPS.items()) + "}[self.kind]",
+            f"{given('group', '')} == {{"
+            + ", ".join(f"'{kind}': '{group}'" for kind, group in GROUPS.items())
+            + f"}}[{given('kind', 'Service')}]",
             "group must be " + ", ".join(f"{group or 'empty'} for kind {kind}" for kind, group in GROUPS.items()),
             "group",
         )
@@ -82,8 +99,8 @@ GROUP_OF_KIND = {
 CHECKS: dict[str, Schema] = {
     "base.OurModel._explain": {},
     "refusal.says.<locals>.check": {},
-    "fields._milliseconds": {},
-    "fields._more_than_none": {"not": {"pattern": r"^(0+(h|m|s|ms))+$"}},
+    "fields._milliseconds": rules(DURATION_RULE),
+    "fields._more_than_none": rules(DURATION_RULE, rule("!self.matches('^(0+(h|m|s|ms))+$')", POSITIVE_DURATION_WORDS)),
     "fields._header_name": {
         "minLength": 1,
         "pattern": r"^[!#$%&'*+.^`|~0-9A-Za-z-]+$",
@@ -110,22 +127,36 @@ CHECKS: dict[str, Schema] = {
         **GROUP_OF_KIND,
         **rules(
             *GROUP_OF_KIND["x-kubernetes-validations"],
-            rule("(self.kind == 'Service') == has(self.port)", "port is for kind Service, which needs it", "port"),
-            rule("self.kind != 'Service' || !has(self.sectionName)", "a Service has no sections", "sectionName"),
+            rule(f"({KIND} == 'Service') == has(self.port)", "port is for kind Service, which needs it", "port"),
+            rule(f"{KIND} != 'Service' || !has(self.sectionName)", "a Service has no sections", "sectionName"),
         ),
     },
+    "policy.BackendTls._verified_or_not": rules(
+        rule(
+            "!has(self.caRef) || !has(self.insecureSkipVerify) || !self.insecureSkipVerify",
+            "no caRef beside insecureSkipVerify: true",
+            "caRef",
+        )
+    ),
+    "policy.Backend._speaks_tls": rules(
+        rule(
+            "!has(self.tls) || !has(self.protocol) || self.protocol in ['HTTPS', 'HTTP2']",
+            "protocol must be HTTPS or HTTP2 beside tls",
+            "protocol",
+        )
+    ),
     "matches.ValueMatch._value_fits_type": {
         "properties": {"value": {"maxLength": 4096}},
         "anyOf": unless_expression(TEXT),
         **rules(
-            rule("(self.type == 'Present') != has(self.value)", "a value, but none beside type Present", "value"),
+            rule(f"({COMPARED} == 'Present') != has(self.value)", "a value, but none beside type Present", "value"),
             rule(
-                "self.type != 'Prefix' || !has(self.value) || self.value.size() > 0",
+                f"{COMPARED} != 'Prefix' || !has(self.value) || self.value.size() > 0",
                 "a prefix has at least 1 character; type Present takes any value",
                 "value",
             ),
             rule(
-                "self.type != 'RegularExpression' || !has(self.value) || self.value.size() <= 1024",
+                f"{COMPARED} != 'RegularExpression' || !has(self.value) || self.value.size() <= 1024",
                 "a regular expression has at most 1024 characters",
                 "value",
             ),
@@ -139,7 +170,11 @@ CHECKS: dict[str, Schema] = {
         "properties": {"value": {"maxLength": 1024}},
         "anyOf": unless_expression(r"^[^\x00-\x20\x7f-\x{10ffff}?#\\]*$", never=NORMALISED_AWAY),
         **rules(
-            rule("self.type == 'RegularExpression' || self.value.startsWith('/')", "a path starts with /", "value"),
+            rule(
+                f"{given('type', 'PathPrefix')} == 'RegularExpression' || self.value.startsWith('/')",
+                "a path starts with /",
+                "value",
+            ),
         ),
     },
     # What follows takes RE2 itself, a sum over lists of lists, or to compare quantities: xdserve says it, in the
@@ -181,30 +216,44 @@ def joined(one: Mapping[str, Any], more: Mapping[str, Any]) -> Schema:
     return both
 
 
-def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
-    """A structural schema: nothing by reference, no null (the apiserver drops it), no unions of types."""
+def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any], *, listed: bool = False) -> Schema:
+    """A structural schema: nothing by reference, no null (the apiserver drops it), no unions of types.
+
+    `listed` is what is part of a list, and has no defaults.
+    """
     kept = {
         key: value for key, value in schema.items() if key not in {"title", "additionalProperties", "discriminator"}
     }
     if "$ref" in kept:
         # The docstring of a model is for readers of the code; the text below the field is for users.
         model = {**definitions[kept.pop("$ref").rpartition("/")[2]], "description": None}
-        return structural(joined(model, kept), definitions)
+        return structural(joined(model, kept), definitions, listed=listed)
     if {"type": "null"} in kept.get("anyOf", ()):
         [other] = [each for each in kept.pop("anyOf") if each != {"type": "null"}]
-        return structural(joined(other, kept), definitions)
+        return structural(joined(other, kept), definitions, listed=listed)
     if "discriminator" in schema:
         kept = joined(union([structural(each, definitions) for each in kept.pop("oneOf")]), kept)
     if "const" in kept:
         kept["enum"] = [kept.pop("const")]
     kept = {key: value for key, value in kept.items() if not is_empty(key, value)}
+    if listed and "default" in kept:
+        kept = in_words(kept)
     if "description" in kept:
         kept = {"description": " ".join(kept.pop("description").split()), **kept}
     if "properties" in kept:
-        kept["properties"] = {name: structural(each, definitions) for name, each in kept["properties"].items()}
+        each_of = kept["properties"].items()
+        kept["properties"] = {name: structural(each, definitions, listed=listed) for name, each in each_of}
     if "items" in kept:
-        kept["items"] = structural(kept["items"], definitions)
+        kept["items"] = structural(kept["items"], definitions, listed=True)
     return kept
+
+
+def in_words(schema: Mapping[str, Any]) -> Schema:
+    """A schema whose default is text; that of an empty text is said already."""
+    made = {key: value for key, value in schema.items() if key != "default"}
+    if schema["default"] != "":
+        made["description"] = " ".join([made.get("description", ""), f"Default `{schema['default']}`."]).strip()
+    return made
 
 
 def is_empty(key: str, value: object) -> bool:
@@ -247,6 +296,9 @@ def field_of(variants: Mapping[str, Schema]) -> Schema:
     made: Schema = {"description": " ".join(said), "type": next(iter(variants.values()))["type"]}
     if all("enum" in each for each in variants.values()):
         made["enum"] = [word for each in variants.values() for word in each["enum"]]
+    if len(variants) == 1:  # rules stand at the field alone, not in `anyOf`
+        [only] = variants.values()
+        made |= {key: only[key] for key in ("maxLength", "x-kubernetes-validations") if key in only}
     return made
 
 
@@ -361,6 +413,8 @@ def columns(kind: Kind) -> list[Schema]:
         {"name": "Target", "type": "string", "jsonPath": ".spec.targetRef.name"},
         {"name": "Kind", "type": "string", "priority": 1, "jsonPath": ".spec.targetRef.kind"},
         *conditions,
+        # Of several that are not true the first: the apiserver shows one value.
+        {"name": "Reason", "type": "string", "jsonPath": f'{CONDITIONS_AT[kind]}[?(@.status!="True")].reason'},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]
 

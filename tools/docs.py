@@ -86,6 +86,8 @@ VALUES = {
     "router_image": "an image",
     "gateway_xds_address": "`HOST:PORT`",
     "release": "a name of Kubernetes",
+    "kserve_config_map": "`NAMESPACE/NAME`",
+    "gateway_ca_file": "an absolute path",
 }
 """What may be given, where the type alone does not say it."""
 

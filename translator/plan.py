@@ -18,10 +18,25 @@ RETRY_AFTER = 5
 
 
 class Protocol(Enum):
-    """What a backend speaks, always in plain text so far."""
+    """What a backend speaks.
+
+    ``http2`` is whether it is HTTP/2, so that gRPC calls can be sent, and not HTTP/1.1; ``tls`` whether it goes by TLS,
+    and not as plain text.
+    """
 
     HTTP = "HTTP"
     H2C = "H2C"
+    HTTPS = "HTTPS"
+    HTTP2 = "HTTP2"
+
+    def __init__(self, word: str) -> None:
+        self.http2 = word in {"H2C", "HTTP2"}
+        self.tls = word in {"HTTPS", "HTTP2"}
+
+    @property
+    def by_tls(self) -> Protocol:
+        """The same HTTP by TLS."""
+        return Protocol.HTTP2 if self.http2 else Protocol.HTTPS
 
 
 class Comparison(Enum):
@@ -51,11 +66,25 @@ class Endpoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS towards a backend: ``hostname`` is sent as SNI, and looked for in its certificate.
+
+    ``ca`` has the certificates of the authorities that are believed, as PEM; None are those in the file ``ca_file`` of
+    the gateway's image. Without ``verify`` any certificate is taken.
+    """
+
+    hostname: str
+    ca: str | None
+    ca_file: str
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """What can receive traffic; ``name`` is unique within its service.
 
     ``endpoints`` is where they are found, or the one that it has as long as it lives. ``preserve_case`` keeps the names
-    of its answers' headers as the backend wrote them.
+    of its answers' headers as the backend wrote them. ``tls`` is there exactly if its protocol goes by TLS.
     """
 
     name: str
@@ -64,6 +93,7 @@ class Backend:
     connect_timeout: int
     origin: Origin
     preserve_case: bool = False
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +326,7 @@ class Reason(Enum):
     BACKEND_NOT_READY = "BackendNotReady"
     REJECTED = "Rejected"
     REF_NOT_PERMITTED = "RefNotPermitted"
+    INVALID_CA_CERTIFICATE_REF = "InvalidCACertificateRef"
     FIELD_IGNORED = "FieldIgnored"
     UNSUPPORTED_PROTOCOL = "UnsupportedProtocol"
     UNSUPPORTED_MODE = "UnsupportedMode"
@@ -317,6 +348,7 @@ CONDITION_OF: dict[Reason, Condition | None] = {
     Reason.BACKEND_NOT_FOUND: Condition.RESOLVED_REFS,
     Reason.BACKEND_NOT_READY: Condition.RESOLVED_REFS,
     Reason.REF_NOT_PERMITTED: Condition.RESOLVED_REFS,
+    Reason.INVALID_CA_CERTIFICATE_REF: Condition.RESOLVED_REFS,
     Reason.FIELD_IGNORED: None,
     Reason.UNSUPPORTED_PROTOCOL: None,
     Reason.UNSUPPORTED_MODE: Condition.PROGRAMMED,

@@ -10,7 +10,7 @@ while the value stays equal, nobody is disturbed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar, cast
@@ -195,12 +195,75 @@ class View:
         return self._derived.value(key, derivation)
 
 
-class Readers:
-    """Who has read which keys, both ways round."""
+class Named:
+    """Objects that no source lists: which of them somebody reads now, and which of those have yet to be asked for.
 
-    def __init__(self) -> None:
+    Who asks for them drains what has changed, and answers each with its object or with why there is none.
+
+    Args:
+        kinds: of the objects that are asked for by name; without any, nothing is awaited.
+        always: objects that are asked for though nobody reads them yet.
+    """
+
+    def __init__(self, kinds: Iterable[str] = (), always: Iterable[Ref] = ()) -> None:
+        self.kinds = frozenset(kinds)
+        self.awaited: set[Key] = set()
+        """The keys of objects that are read and have no answer."""
+        self._always = frozenset(always)
+        self._read: set[Ref] = set()
+        self._answered: set[Ref] = set()
+        self._changed = dict.fromkeys(self._always)
+        self._tell: Callable[[], None] = lambda: None
+
+    def __contains__(self, ref: object) -> bool:
+        return ref in self._read or ref in self._always
+
+    def subscribe(self, tell: Callable[[], None]) -> None:
+        """Call this when something is to be drained."""
+        self._tell = tell
+
+    def drain(self) -> list[Ref]:
+        """The objects that somebody began to read, or ceased to, since the last call."""
+        changed, self._changed = self._changed, {}
+        return list(changed)
+
+    def answer(self, ref: Ref) -> bool:
+        """Something is known of an object now; whether that was awaited."""
+        if ref.kind not in self.kinds:
+            return False
+        if ref in self:
+            self._answered.add(ref)
+        else:
+            self._answered.discard(ref)
+        was_awaited = (OBJECT, ref) in self.awaited
+        self.awaited.discard((OBJECT, ref))
+        return was_awaited
+
+    def began(self, ref: Ref) -> None:
+        """Somebody reads an object that nobody has read."""
+        self._read.add(ref)
+        if ref not in self._answered:
+            self.awaited.add((OBJECT, ref))
+        self._change(ref)
+
+    def ceased(self, ref: Ref) -> None:
+        """Nobody reads an object any more."""
+        self._read.discard(ref)
+        self.awaited.discard((OBJECT, ref))
+        self._change(ref)
+
+    def _change(self, ref: Ref) -> None:
+        self._changed[ref] = None
+        self._tell()
+
+
+class Readers:
+    """Who has read which keys, both ways round; `named` is told of objects that are asked for by name."""
+
+    def __init__(self, named: Named | None = None) -> None:
         self._reads: dict[Hashable, frozenset[Key]] = {}
         self._readers: dict[Key, set[Hashable]] = {}
+        self._named = named or Named()
 
     def record(self, reader: Hashable, keys: Iterable[Key]) -> set[Key]:
         """Say all that a reader read last; returns the keys that nobody reads any more."""
@@ -211,12 +274,25 @@ class Readers:
         else:
             self._reads.pop(reader, None)
         for key in new - old:
-            self._readers.setdefault(key, set()).add(reader)
+            readers = self._readers.get(key)
+            if readers is None:
+                readers = self._readers[key] = set()
+                if (ref := self._by_name(key)) is not None:
+                    self._named.began(ref)
+            readers.add(reader)
         return {key for key in old - new if self._drop(key, reader)}
 
     def of(self, key: Key) -> set[Hashable]:
         """The readers of a key."""
         return self._readers.get(key, set())
+
+    def reads(self, reader: Hashable) -> frozenset[Key]:
+        """The keys that a reader read last."""
+        return self._reads.get(reader, frozenset())
+
+    def _by_name(self, key: Key) -> Ref | None:
+        name, ref = key
+        return ref if name == OBJECT and isinstance(ref, Ref) and ref.kind in self._named.kinds else None
 
     def _drop(self, key: Key, reader: Hashable) -> bool:
         readers = self._readers[key]
@@ -224,16 +300,18 @@ class Readers:
         if readers:
             return False
         del self._readers[key]
+        if (ref := self._by_name(key)) is not None:
+            self._named.ceased(ref)
         return True
 
 
 class Derived:
     """The derived values that somebody reads, and the way from changed keys to the readers they concern."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, named: Named | None = None) -> None:
         self._objects = objects
         self._values: dict[Key, tuple[Derivation[Any, Any], Any]] = {}
-        self.readers = Readers()
+        self.readers = Readers(named)
 
     def value(self, key: Key, derivation: Derivation[Any, T]) -> T:
         """The value under a key, computed if nobody has asked yet."""
@@ -256,6 +334,29 @@ class Derived:
                 elif self._compute(cast(Key, reader), held[0]) != held[1]:
                     queue.append(cast(Key, reader))
         return affected
+
+    def dependants(self, key: Key) -> set[Hashable]:
+        """The readers of a key, themselves or by derived values, be those the same or not."""
+        found: set[Hashable] = set()
+        queue: list[Hashable] = [key]
+        while queue:
+            new = self.readers.of(cast(Key, queue.pop())) - found
+            found |= new
+            queue.extend(reader for reader in new if reader in self._values)
+        return found
+
+    def depends(self, reader: Hashable, keys: Collection[Key]) -> bool:
+        """Whether a reader read one of these keys last, itself or by a derived value."""
+        seen: set[Key] = set()
+        queue = [reader]
+        while queue:
+            read = self.readers.reads(queue.pop())
+            if not read.isdisjoint(keys):
+                return True
+            derived = {key for key in read - seen if key in self._values}
+            seen |= derived
+            queue.extend(derived)
+        return False
 
     def _compute(self, key: Key, derivation: Derivation[Any, T]) -> T:
         view = View(self._objects, self)

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
@@ -20,6 +20,7 @@ import grpc
 import structlog
 
 from bootstrap.address import Address
+from translator import names
 from translator.objects.ref import Ref
 from translator.plan import Finding
 from translator.planners.options import Options
@@ -43,6 +44,9 @@ from xdserve.surroundings import OnDirectory, Parts, Surroundings
 logger = structlog.get_logger("xdserve")
 
 SOURCE_ERRORS = "source"
+ANSWERS_SECONDS = 30.0
+"""How long the start waits for objects that are asked for by name: each is answered or given up in a third of that,
+but somebody may go on naming others."""
 
 
 def options_of(settings: Settings) -> Options:
@@ -53,6 +57,7 @@ def options_of(settings: Settings) -> Options:
         trusted_hops=settings.trusted_hops,
         name_backends_in_errors=settings.name_backends_in_errors,
         selective=bool(settings.selector),
+        ca_file=settings.gateway_ca_file,
     )
 
 
@@ -135,7 +140,7 @@ class Program:
             limits=entrance.limits(settings),
         )
         options = options_of(settings)
-        self._pipeline = Pipeline(options, self._server, self)
+        self._pipeline = Pipeline(options, self._server, self, around.named())
         judge = Judge(
             self._pipeline,
             self._server,
@@ -143,6 +148,7 @@ class Program:
             self._rejections,
             around.elsewhere,
             wanted=around.wanted,
+            starting=around.starting,
             version=_version(options),
         )
         self._source = around.source(self)
@@ -227,7 +233,8 @@ class Program:
             return ""
         if not self._listening:
             return "a certificate for the xDS port"
-        return self._source.awaited() or "the first pass over all objects"
+        named = f"ConfigMaps that {len(self._pipeline.waiting)} services name" if self._pipeline.waiting else ""
+        return self._source.awaited() or named or "the first pass over all objects"
 
     def _open(self) -> None:
         """Accept streams, now that everything is known: an Envoy that reconnects must not be emptied."""
@@ -255,10 +262,20 @@ class Program:
         await self._source.synced.wait()
         with _much_that_stays():
             await self._pass()
+            await self._hear()
         self._pipeline.open()
         self._open()
         while True:
             await self._work.wait()
+            await self._pass()
+
+    async def _hear(self) -> None:
+        """Plan what waits for objects that are asked for by name, as they come."""
+        until = time.monotonic() + ANSWERS_SECONDS
+        while self._pipeline.waiting and (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._work.wait()
             await self._pass()
 
     async def _pass(self) -> None:
@@ -271,7 +288,8 @@ class Program:
             more = self._pipeline.run()
             await asyncio.sleep(0)
         if self._pipeline.idle:
-            self._last_good.settle(self._pipeline.owners)
+            waiting = map(names.gateway, self._pipeline.waiting)
+            self._last_good.settle({*self._pipeline.owners, *waiting})
         self._metrics.planned_services.inc(counts.planned_services - before[0])
         self._metrics.encoded_assignments.inc(counts.encoded_assignments - before[1])
         if self._since is not None:

@@ -83,6 +83,8 @@ def serve(
     router_image: flags.RouterImage = None,
     gateway_pull_secrets: flags.GatewayPullSecrets = None,
     gateway_xds_address: flags.GatewayXdsAddress = None,
+    gateway_ca_file: flags.GatewayCaFile = None,
+    kserve_config_map: flags.KserveConfigMap = None,
     gateway_replicas: flags.GatewayReplicas = None,
     release: flags.Release = None,
     xds_address: flags.XdsAddress = None,

@@ -49,6 +49,13 @@ GatewayXdsAddress = Annotated[
     str | None,
     flag("Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address", "HOST:PORT"),
 ]
+KserveConfigMap = Annotated[
+    str | None, flag("KServe's ConfigMap, read for its templates of hosts; empty: not read", "NAMESPACE/NAME")
+]
+GatewayCaFile = Annotated[
+    str | None,
+    flag("File in the gateways' image of the CAs that verify backends with TLS, where a policy names none", "FILE"),
+]
 GatewayReplicas = Annotated[
     str | None, flag("Pods of each gateway, where its ServiceGateway says no other number", "NUMBER")
 ]

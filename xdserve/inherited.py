@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import Ref
@@ -29,7 +29,7 @@ class Inherited:
         self._accepted = dict(accepted or {})
         self._active = dict(active or {})
         self._restored: Mapping[Ref, ActiveComponents] | None = dict(self._active)
-        self._unreadable: set[Ref] = set()
+        self._late: set[Ref] = set()
         self._policies = {policy.ref: policy for policy in self._accepted.values()}
         self._changed: set[Ref] = set()
         self._watched = watched
@@ -50,15 +50,16 @@ class Inherited:
         if self._restored is not None:
             return self._restored.get(target, Unknown.RESTARTED)
         known = active or self._active.get(target)
-        return known or (Unknown.RESTARTED if target in self._unreadable else Unknown.NEW)
+        return known or (Unknown.RESTARTED if target in self._late else Unknown.NEW)
 
     def unreadable(self, ref: Ref) -> None:
         """An object's text cannot be read; in the first pass that means that it may have been there before."""
         if self._restored is not None:
-            self._unreadable.add(ref)
+            self._late.add(ref)
 
-    def open(self) -> None:
-        """The first pass is over."""
+    def open(self, waiting: Iterable[Ref]) -> None:
+        """The first pass is over; targets that wait to be planned are not new."""
+        self._late.update(waiting)
         self._restored = None
 
     def take(self, ref: Ref) -> TrafficPolicy | None:
@@ -70,7 +71,7 @@ class Inherited:
     ) -> None:
         """A target was planned; what that made of a target that is there counts from now on."""
         if planned.active is not None:
-            self._unreadable.discard(target)
+            self._late.discard(target)
         if target in self._accepted or target in self._active:
             if planned.service is None:
                 return
@@ -83,11 +84,12 @@ class Inherited:
         if (policy := self._accepted.pop(target, None)) is not None:
             self.take(policy.ref)
 
-    def clear(self) -> None:
-        """Forget what was not used."""
-        self._changed.update(self._accepted, self._active)
-        self._accepted.clear()
-        self._active.clear()
+    def clear(self, waiting: Collection[Ref]) -> None:
+        """Forget what was not used, but of targets that wait to be planned."""
+        for target in (self._accepted.keys() | self._active.keys()).difference(waiting):
+            self._accepted.pop(target, None)
+            self._active.pop(target, None)
+            self._changed.add(target)
         self._policies.clear()
 
     def drain(self) -> list[Ref]:

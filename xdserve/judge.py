@@ -11,7 +11,7 @@ from translator.objects import Object
 from translator.objects.gateway import ServiceGateway
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import XDSERVE, Ref
-from translator.plan import Condition
+from translator.plan import Condition, Reason
 from translator.planners.indexes import GATEWAYS, POLICIES, Attached, target_of
 from translator.view import Absent
 from xds.server import Consent, Server
@@ -46,6 +46,9 @@ Elsewhere = Callable[[str], Sequence[Delivery]]
 """What other replicas say of a gateway."""
 
 
+Starting = Callable[[Ref], str | None]
+"""What keeps the pods of a target's gateway from running, in one line; None where nothing is known of that."""
+
 Wanted = Callable[[Ref], bool | None]
 """Whether a target is to have a gateway; None where nobody has said so: others make gateways, or none."""
 
@@ -69,13 +72,15 @@ class Judgement:
     voice: Voice = Voice.SPEAKS
     rolling: bool = False
     """Whether it waits for nothing but replicas of another version: what was said before may well be so still."""
+    muted: bool = False
+    """Whether no Event tells of it, as its owner wants no gateway."""
 
 
 def _nowhere(_gateway: str) -> Sequence[Delivery]:
     return ()
 
 
-def _unsaid(_target: Ref) -> bool | None:
+def _unsaid(_target: Ref) -> None:
     return None
 
 
@@ -86,6 +91,7 @@ class Judge:
         pipeline, server, ledger, rejections: the parts.
         elsewhere: what other replicas say of a gateway; nothing where there are none.
         wanted: which targets are to have a gateway.
+        starting: what keeps the pods of a gateway from running.
         version: of this program, and of what it plans by beside the objects.
     """
 
@@ -98,6 +104,7 @@ class Judge:
         elsewhere: Elsewhere = _nowhere,
         *,
         wanted: Wanted = _unsaid,
+        starting: Starting = _unsaid,
         version: str = "",
     ) -> None:
         self._pipeline = pipeline
@@ -105,7 +112,7 @@ class Judge:
         self._ledger = ledger
         self._rejections = rejections
         self._elsewhere = elsewhere
-        self._wanted, self._version = wanted, version
+        self._wanted, self._starting, self._version = wanted, starting, version
 
     def judge(self, refs: Iterable[Ref] | None = None) -> Iterator[tuple[Ref, Judgement]]:
         """Of these objects, or of all that something is said of; who takes pauses may miss one that goes meanwhile."""
@@ -167,7 +174,9 @@ class Judge:
         voice = self._voice(ref, reason)
         gateway = verdict(GATEWAY_PROGRAMMED, reason, message)
         told = () if voice is Voice.SILENT else (gateway,)
-        return Judgement((*said(entries.get(ref, [])), *told), warnings, voice, self._rolling(ref, gateway))
+        verdicts = (*said(entries.get(ref, [])), *told)
+        muted = self._wanted(ref) is False
+        return Judgement(verdicts, warnings, voice, self._rolling(ref, gateway), muted)
 
     def _rolling(self, target: Ref, found: Verdict) -> bool:
         own = self._delivery(target) if found.reason == PENDING else None
@@ -175,14 +184,17 @@ class Judge:
         return own is not None and unlike(gateway, own, self._elsewhere(gateway))
 
     def _voice(self, target: Ref, reason: str) -> Voice:
-        """Where an Envoy is, it is spoken of; else by whether there is to be one, and can be."""
+        """Where an Envoy is, it is spoken of; else by whether there is to be one, and can be.
+
+        That there can be none for the mode of a service is news to who has not opted out.
+        """
         own = self._delivery(target)
         if own and connected(own, *self._elsewhere(names.gateway(target))):
             return Voice.SPEAKS
         wanted = self._wanted(target)
         if wanted is False or (own is None and reason == NO_GATEWAY):
             return Voice.SILENT
-        return Voice.SPEAKS if wanted else Voice.GOES_ON
+        return Voice.SPEAKS if wanted or reason == Reason.UNSUPPORTED_MODE.value else Voice.GOES_ON
 
     def _delivery(self, target: Ref) -> Delivery | None:
         """As `delivery`, where the gateway is this target's."""
@@ -205,10 +217,13 @@ class Judge:
         return programmed(gateway, own, others, self._hint(target))
 
     def _hint(self, target: Ref) -> str:
-        """Where to look for Envoys that are not there."""
+        """Why Envoys are not there, or where to look for them."""
+        deployment = names.entrance(target)
         match self._wanted(target):
+            case True if words := self._starting(target):
+                return f"; Deployment {deployment}: {words}"
             case True:
-                return f"; see the pods of Deployment {names.entrance(target)}"
+                return f"; see the pods of Deployment {deployment}"
             case False:
                 return "; none is made for it"
         return ""

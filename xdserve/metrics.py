@@ -50,6 +50,7 @@ LIST, WATCH, LOOK = "list", "watch", "look"
 TROUBLES = ("away", "expired", "forbidden", "not found", "broken")
 """Why a list or a watch fails: the values of `xdserve.kube.course.Trouble`."""
 WRITTEN, CONFLICT, ERROR, DROPPED = "written", "conflict", "error", "dropped"
+FOUND, MISSING, FORBIDDEN, UNANSWERED = "found", "missing", "forbidden", "unanswered"
 PROVISIONER_REQUESTS = ("list", "get", "apply", "delete")
 
 # Seconds. Planning a service takes some 100 µs; the tail is what a full pass of thousands takes.
@@ -184,6 +185,11 @@ class KubernetesMetrics:
             "Such requests that failed; `expired` is 410: the apiserver has forgotten, and all is listed again",
             kind=kinds,
             trouble=TROUBLES,
+        )
+        self.config_map_reads = metrics.count(
+            "config_map_reads",
+            "ConfigMaps got by their names, by the answer; `forbidden`: a right is missing",
+            answer=(FOUND, MISSING, FORBIDDEN, UNANSWERED),
         )
         self.status_writes = metrics.count(
             "status_writes", "Writes of objects' status, by what became of them", outcome=(WRITTEN, CONFLICT, ERROR)

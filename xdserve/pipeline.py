@@ -25,7 +25,7 @@ from translator.planners.endpoints import endpoints
 from translator.planners.indexes import INDEXES, Attached, target_of
 from translator.planners.options import Options
 from translator.planners.routing import gone
-from translator.view import Derived, Key, Objects, View
+from translator.view import OBJECT, Derived, Key, Named, Objects, View
 from xds.api.envoy.config.endpoint.v3 import LbEndpoint
 from xds.types import ResourceType
 from xds.wire import Encoder, Resource, resource, sharing
@@ -114,9 +114,17 @@ class Counts:
 
 
 class Pipeline:
-    """Objects in, resources out; see the module."""
+    """Objects in, resources out; see the module.
 
-    def __init__(self, options: Options, publisher: Publisher, reporter: Reporter) -> None:
+    Args:
+        options: the settings that planning depends on.
+        publisher: where resources go.
+        reporter: who is told what people should know.
+        named: the objects that are asked for by name. A target that reads one keeps what it has until there is an
+            answer: what is only not known yet must not be served as missing.
+    """
+
+    def __init__(self, options: Options, publisher: Publisher, reporter: Reporter, named: Named | None = None) -> None:
         self.objects = Objects(INDEXES)
         self.units: dict[Ref, Unit] = {}
         self.owners: dict[str, Ref] = {}
@@ -125,7 +133,10 @@ class Pipeline:
         self._options = options
         self._publisher = publisher
         self._reporter = reporter
-        self._derived = Derived(self.objects)
+        self.waiting: set[Ref] = set()
+        """Targets whose plan waits for an object that is asked for by name."""
+        self._named = named or Named()
+        self._derived = Derived(self.objects, self._named)
         self._encoder = Encoder(memoize=(LbEndpoint,), limit=envoy.ENDPOINTS, shared=envoy.SHARED)
         self._dirty_services: dict[Ref, None] = {}
         self._dirty_assignments: dict[AssignmentReader, None] = {}
@@ -141,6 +152,7 @@ class Pipeline:
             if keys:
                 self.counts.edits += 1
                 self._mark(self._derived.affected(keys))
+            self._answer(change)
 
     def _take(self, change: Change) -> set[Key]:
         match change:
@@ -154,6 +166,12 @@ class Pipeline:
                 return self.objects.remove(ref)
             case Broken(ref=ref):
                 return self._break(ref)
+
+    def _answer(self, change: Change) -> None:
+        """What waits for an object goes on, also where there is none and nothing is another."""
+        ref = change.object.ref if isinstance(change, Put) else change.ref
+        if self._named.answer(ref):
+            self._mark(self._derived.dependants((OBJECT, ref)))
 
     def _break(self, ref: Ref) -> set[Key]:
         """What is unreadable now stays as it was, also as an earlier program knew it."""
@@ -215,11 +233,11 @@ class Pipeline:
 
     def open(self) -> None:
         """The first pass is over: a target that comes from now on is new, unless its text could not be read before."""
-        self._inherited.open()
+        self._inherited.open(self.waiting)
 
     def settle(self) -> None:
         """All objects have come: what is remembered of a target or policy that did not is forgotten."""
-        self._inherited.clear()
+        self._inherited.clear(self.waiting)
 
     def drain(self) -> list[Ref]:
         """The targets that have a policy or components in force that they had not; none before `remember`."""
@@ -271,12 +289,16 @@ class Pipeline:
     def _service(self, unit: Unit, ref: Ref) -> None:
         view = View(self.objects, self._derived)
         self.counts.planned_services += 1
+        self.waiting.discard(ref)
         last_good, known = self.accepted(ref), self.active(ref)
         before = self._inherited.before(ref, unit.planned.active)
         try:
             planned = plan(view, ref, self._options, last_good, before)
         finally:
             self._derived.record(ServiceReader(ref), view.reads)
+        if self._named.awaited and self._derived.depends(ServiceReader(ref), self._named.awaited):
+            self.waiting.add(ref)
+            return
         if planned.service is None:
             self._withdraw(ref, unit, planned)
         elif planned.gateway is not None:
@@ -339,7 +361,7 @@ class Pipeline:
             return
         del self.owners[gateway]
         self._vacated.add(gateway)
-        if planned.findings:
+        if planned.superseded:
             # The other's routes replace these in a moment; until then they hold their clusters.
             self._publisher.publish(gateway, (), remove)
         elif self._publisher.connected(gateway):

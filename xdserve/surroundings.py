@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from translator.objects.ref import Ref
 from translator.plan import Finding
+from translator.view import Named
 from xds.identity import Authenticator
 from xds.observer import Observer
 from xds.server import Server
@@ -72,6 +73,12 @@ class Surroundings(Protocol):
     def wanted(self, target: Ref) -> bool | None:
         """Whether a target is to have a gateway; None where nobody has said so."""
 
+    def starting(self, target: Ref) -> str | None:
+        """What keeps the pods of a target's gateway from running; None where nothing is known of that."""
+
+    def named(self) -> Named:
+        """The objects that are asked for by name; it answers each that is read, within seconds."""
+
     def source(self, feed: Feed) -> ObjectSource:
         """Where objects come from."""
 
@@ -118,6 +125,14 @@ class OnDirectory:
     def wanted(self, _target: Ref) -> bool | None:
         """Who keeps the files starts Envoys, or none."""
         return None
+
+    def starting(self, _target: Ref) -> str | None:
+        """Nothing is known of Envoys that are not there."""
+        return None
+
+    def named(self) -> Named:
+        """None: a directory brings objects of all kinds."""
+        return Named()
 
     def source(self, feed: Feed) -> ObjectSource:
         """The directory."""

@@ -353,6 +353,16 @@ def test_a_secret_of_others_is_read_only_where_somebody_allows_it():
     assert read({"rbac": {"secrets": True}}) == [["get"]]
 
 
+def test_pods_are_read_only_where_somebody_allows_it():
+    def read(values):
+        role = chart.roles(values)["ClusterRole xdserve-system-xdserve"]
+        return [rule["verbs"] for rule, _ in role if "pods" in rule["resources"]]
+
+    assert read({}) == []
+    assert read({"rbac": {"pods": True}}) == [["list"]]
+    assert read({"rbac": {"pods": True}, "settings": {"provision": "off"}}) == []
+
+
 def test_a_short_life_is_long_enough_for_a_short_drain():
     values = {"terminationGracePeriodSeconds": 1, "settings": {"drain": 0}}
     assert pod_of(rendered(values))["terminationGracePeriodSeconds"] == 1

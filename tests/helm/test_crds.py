@@ -77,6 +77,15 @@ WHOLE = policy(
     backends=[
         {"name": "stable", "ref": {"group": "serving.kserve.io", "kind": "InferenceService", "name": "iris"}},
         {"name": "v2", "ref": {"name": "iris-v2", "port": 80}, "protocol": "H2C", "whenUnready": "Fail"},
+        {
+            "name": "v3",
+            "ref": {"name": "iris-v3", "port": 8443},
+            "protocol": "HTTPS",
+            "tls": {
+                "hostname": "v3.example.org",
+                "caRef": {"kind": "ConfigMap", "name": "ca", "key": "service-ca.crt"},
+            },
+        },
     ],
     split=[{"backend": "stable", "weight": 90}, {"backend": "v2", "weight": 10, "priority": 1}],
     sticky={"by": "Cookie", "ttl": "1h"},
@@ -140,7 +149,15 @@ REFUSED = [
     ("backends.1.name", "V_2"),
     ("backends.1.name", "v2\n"),
     ("backends.1.protocol", "TCP"),
-    ("backends.1.protocol", "HTTPS"),
+    ("backends.1.tls", {}),
+    ("backends.2.protocol", "HTTP"),
+    ("backends.2.tls.insecureSkipVerify", True),
+    ("backends.2.tls.caRef.kind", "Secret"),
+    ("backends.2.tls.caRef.name", ...),
+    ("backends.2.tls.caRef.key", "a/b"),
+    ("backends.2.tls.caRef.namespace", "other"),
+    ("backends.2.tls.hostname", "*.example.org"),
+    ("backends.2.tls.hostname", "V3.example.org"),
     ("backends.1.whenUnready", "Wait"),
     ("backends.1.ref", ...),
     ("backends.1.ref.port", ...),
@@ -360,7 +377,7 @@ def test_a_definition_has_what_users_see_of_it(kind):
     [version] = definition["spec"]["versions"]
     assert version["subresources"] == {"status": {}}
     assert [c["name"] for c in version["additionalPrinterColumns"]] == [
-        "Target", "Kind", "Accepted", "Programmed", "Age",
+        "Target", "Kind", "Accepted", "Programmed", "Reason", "Age",
     ]  # fmt: skip
     assert definition["spec"]["names"]["shortNames"] == [{"TrafficPolicy": "tp", "ServiceGateway": "sgw"}[kind]]
     # Else an uninstall would delete the definition, and with it every object of its kind.
@@ -395,13 +412,19 @@ def walked(schema, path=""):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_no_item_of_a_list_has_a_default(kind):
+    """The apiserver would write it into the object, and who compares lists as a whole would find a difference."""
+    assert [path for path, schema in walked(crds.schema(kind)) if "[]" in path and "default" in schema] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_schema_is_structural_and_bounded(kind):
     """Without bounds the apiserver cannot tell what its rules cost, and refuses the whole definition."""
     for path, schema in walked(crds.schema(kind)["properties"]["spec"]):
         if schema.get("x-kubernetes-int-or-string"):  # the one kind of value that has no type, but these very two
             assert ("type" in schema, schema["anyOf"]) == (False, [{"type": "integer"}, {"type": "string"}]), path
             continue
-        assert schema["type"] in {"object", "array", "string", "integer"}, path
+        assert schema["type"] in {"object", "array", "string", "integer", "boolean"}, path
         assert not {"$ref", "const", "title", "oneOf", "additionalProperties", "nullable"} & schema.keys(), path
         assert schema["type"] != "array" or "maxItems" in schema, path
         assert schema.get("description") or path.endswith("[]"), path

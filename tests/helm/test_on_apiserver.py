@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helm.test_crds import GATEWAY, REFUSED, REFUSED_OF_GATEWAYS, WHOLE, changed, ours
+from tests.helm.test_crds import GATEWAY, REFUSED, REFUSED_OF_GATEWAYS, WHOLE, changed, ours, problems
 from tests.support import chart, crds
+from tests.support.documents import policy
 from tests.support.kube import ApiError, Apiserver, KubectlError
 
 PLURALS = {"TrafficPolicy": "trafficpolicies", "ServiceGateway": "servicegateways"}
@@ -126,16 +127,105 @@ def test_the_list_of_policies_shows_target_and_conditions(apiserver):
         "controllerName": "example.org/other",
         "conditions": [{**condition, "type": "Accepted", "status": "False"}],
     }
-    own = {
-        "controllerName": "xdserve.io/controller",
-        "conditions": [{**condition, "type": "Accepted"}, {**condition, "type": "Programmed", "status": "Unknown"}],
-    }
+    waits = {**condition, "type": "Programmed", "status": "Unknown", "reason": "Pending"}
+    own = {"controllerName": "xdserve.io/controller", "conditions": [{**condition, "type": "Accepted"}, waits]}
     reference = {"ancestorRef": {"group": "serving.kserve.io", "kind": "InferenceService", "name": "iris"}}
     status = {"ancestors": [{**reference, **foreign}, {**reference, **own}]}
     apiserver.call("PUT", f"{path_of(document)}/listed/status", held(apiserver, document) | {"status": status})
     head, line = apiserver.kubectl("get", "tp", "listed", "--namespace=models").splitlines()
-    assert head.split() == ["NAME", "TARGET", "ACCEPTED", "PROGRAMMED", "AGE"]
-    assert line.split()[:4] == ["listed", "iris", "True", "Unknown"]
+    assert head.split() == ["NAME", "TARGET", "ACCEPTED", "PROGRAMMED", "REASON", "AGE"]
+    assert line.split()[:5] == ["listed", "iris", "True", "Unknown", "Pending"]
+
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+def shown(apiserver, path):
+    """What `kubectl get` shows of an object, by column."""
+    table = apiserver.call("GET", path, accept=TABLE)
+    [row] = table["rows"]
+    return dict(zip((one["name"] for one in table["columnDefinitions"]), row["cells"], strict=True))
+
+
+SAID = [
+    ({"Accepted": ("True", "Accepted"), "Programmed": ("True", "Programmed")}, None),
+    ({"Accepted": ("False", "Invalid"), "Programmed": ("False", "Pending")}, "Invalid"),
+    ({"Accepted": ("True", "Accepted"), "Programmed": ("False", "NoGateway")}, "NoGateway"),
+]
+
+
+@pytest.mark.parametrize(("said", "reason"), SAID, ids=["well", "not accepted", "without a gateway"])
+def test_the_list_shows_the_reason_of_the_first_condition_that_is_not_true(apiserver, said, reason):
+    date = {"message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    conditions = [{"type": kind, "status": status, "reason": why, **date} for kind, (status, why) in said.items()]
+    ancestor = {"ancestorRef": {"name": "iris"}, "controllerName": "xdserve.io/controller", "conditions": conditions}
+    for one, status in ((WHOLE, {"ancestors": [ancestor]}), (GATEWAY, {"conditions": conditions})):
+        document = copy.deepcopy(one)
+        document["metadata"] |= {"namespace": "models", "name": "reasoned"}
+        apply(apiserver, document, flags=STRICT)
+        path = f"{path_of(document)}/reasoned"
+        apiserver.call("PUT", f"{path}/status", held(apiserver, document) | {"status": status})
+        row = shown(apiserver, path)
+        assert (row["Reason"], row["Accepted"]) == (reason, said["Accepted"][0])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("timeouts.request", "1.5s", "a duration such as 300ms, 5m or 0s"),
+        ("rules.0.timeouts.idle", "5 m", "a duration such as 300ms, 5m or 0s"),
+        ("timeouts.connect", "0s", "a duration above 0s"),
+        ("sticky.ttl", "00h0ms", "a duration above 0s"),
+    ],
+)
+def test_a_bad_duration_is_answered_in_words(apiserver, path, value, words):
+    document = changed(WHOLE, path, value)
+    said = refused(apiserver, document)
+    assert words in said
+    assert "should match" not in said
+    [problem] = problems(document)
+    assert problem.allowed == words
+
+
+def lists(value, path=""):
+    """(path, list) of all lists in a value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        if isinstance(each, list):
+            yield f"{path}.{key}", each
+        yield from lists(each, f"{path}.{key}")
+
+
+SPARSE = policy(
+    backends=[{"name": "v2", "ref": {"name": "iris-v2", "port": 80}}],
+    split=[{"backend": "predictor", "weight": 9}, {"backend": "v2"}],
+    rules=[
+        {
+            "name": "testers",
+            "matches": [
+                {
+                    "headers": [{"name": "x-tester", "value": "true"}],
+                    "cookies": [{"name": "beta", "value": "1"}],
+                    "queryParams": [{"name": "debug", "value": "y"}],
+                    "path": {"value": "/v1/models"},
+                }
+            ],
+            "split": [{"backend": "v2"}],
+            "sticky": {"by": "Cookie"},
+            "timeouts": {"request": "10s"},
+        },
+    ],
+)
+
+
+@pytest.mark.parametrize("given", [SPARSE, WHOLE, GATEWAY], ids=["sparse", "whole", "gateway"])
+def test_lists_are_read_back_as_they_were_written(apiserver, given):
+    """GitOps tools compare a list as a whole: what the apiserver adds to an item is drift."""
+    document = copy.deepcopy(given)
+    document["metadata"] |= {"namespace": "models", "name": "written"}
+    apply(apiserver, document, flags=(*STRICT, "--force-conflicts"))
+    assert dict(lists(held(apiserver, document)["spec"])) == dict(lists(document["spec"]))
+    assert problems(held(apiserver, document)) == []
 
 
 def held(apiserver, document):

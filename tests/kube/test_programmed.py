@@ -25,6 +25,7 @@ from xdserve.kube.events import Recorder
 from xdserve.kube.leader import Leadership
 from xdserve.kube.patches import path_of
 from xdserve.kube.progress import ProgressObserver
+from xdserve.kube.settling import Bounds
 from xdserve.kube.status import StatusWriter
 from xdserve.ledger import Ledger, entry
 from xdserve.metrics import Metrics
@@ -58,7 +59,13 @@ class Program:
         self.leadership = Leadership(call, namespace, "xdserve-0")
         self.recorder = Recorder(call, "xdserve-0")
         self.writer = StatusWriter(
-            call, judge, self.document, self.leadership, self.recorder, settled=lambda: self.pipeline.idle
+            call,
+            judge,
+            self.document,
+            self.leadership,
+            self.recorder,
+            settled=lambda: self.pipeline.idle,
+            settling=Bounds(quiet=0.2, longest=0.5),
         )
         self.ledger.subscribe(self.writer.mark)
         self.rejections.subscribe(lambda gateway, _: self.writer.mark_gateway(gateway))

@@ -179,9 +179,12 @@ async def provisioned(cluster, targets):
 
 
 async def programmed(cluster, name):
-    """As KServe's users see it; KubeDL's CRD has no place for conditions."""
+    """As KServe's users see it; KubeDL's CRD has no place for conditions.
+
+    Of a stopped service KServe tells no generation, so that it is waited for as long as that is done.
+    """
     found = ("InferenceService", GATEWAY_PROGRAMMED, name)
-    await wait_until(lambda: cluster.reason(*found) == "Programmed", 20, f"{name} to say Programmed")
+    await wait_until(lambda: cluster.reason(*found) == "Programmed", 50, f"{name} to say Programmed")
 
 
 async def answers(gateways, name, variant, times=1):

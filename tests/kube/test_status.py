@@ -25,6 +25,7 @@ from tests.support.wait import wait_until
 from translator.objects.ref import KSERVE
 from xdserve.conditions import GATEWAY_PROGRAMMED, Verdict
 from xdserve.judge import Judgement, Voice
+from xdserve.kube import events
 from xdserve.kube import status as statuses
 from xdserve.kube.calls import Calls
 from xdserve.kube.events import Recorder
@@ -199,6 +200,39 @@ async def test_a_refusal_and_its_end_are_events_that_kubectl_describe_shows(worl
     assert any("Normal" in line and "Programmed" in line for line in lines)
 
 
+NOT_READY = Verdict("ResolvedRefs", "False", "BackendNotReady", "spec.backends[0]: no endpoint of it is ready")
+
+
+async def test_backends_that_start_are_a_condition_at_once_and_a_warning_when_that_lasts(world, monkeypatch):
+    monkeypatch.setattr(events, "LASTING_SECONDS", 2.0)
+    await world.apply(policy())
+    ref = world.ref("TrafficPolicy")
+    world.say(ref, NOT_READY)
+    await world.reads(ref, "BackendNotReady", "ResolvedRefs")
+    world.say(ref, NOT_READY._replace(status="True", reason="ResolvedRefs", message=""))
+    await world.reads(ref, "ResolvedRefs", "ResolvedRefs")
+    assert (world.events(), world.recorder.written) == ([], 0)
+    # Nothing but time makes the writer look again.
+    world.say(ref, NOT_READY)
+    await wait_until(lambda: world.recorder.written == 1)
+    assert world.events() == [("TrafficPolicy", "Warning", "BackendNotReady", NOT_READY.message)]
+
+
+async def test_of_what_wants_no_gateway_no_event_tells(world):
+    await world.apply(isvc())
+    ref = world.ref("InferenceService")
+    world.judge.judgements[ref] = Judgement((REFUSED,), muted=True)
+    world.writer.mark([ref])
+    await world.reads(ref, "Rejected")
+    other = world.ref("InferenceService", "other")
+    await world.apply(isvc("other"))
+    world.say(other, REFUSED)
+    # In order: what is told of the first would have been written before.
+    path = f"/apis/events.k8s.io/v1/namespaces/{world.namespace}/events"
+    told = await wait_until(lambda: [one["regarding"]["name"] for one in world.apiserver.call("GET", path)["items"]])
+    assert told == ["other"]
+
+
 async def test_the_same_again_is_the_same_event_also_under_another_leader(apiserver, namespace):
     path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
@@ -329,7 +363,6 @@ async def test_a_policy_whose_target_another_release_may_see_is_left_as_it_is(wo
     world.judge.unseen.clear()
     world.say(ref, missing)
     await world.reads(ref, "TargetNotFound", "Accepted")
-    await wait_until(lambda: len(world.events()) == 1)
 
 
 async def test_events_that_wait_when_leadership_ends_are_not_written(apiserver, namespace):
@@ -385,7 +418,7 @@ async def test_without_permission_it_is_said_once_and_tried_seldom(apiserver, na
         assert world.writer.conflicts == 0
         for ref in both:
             world.say(ref, TRUE)
-        await wait_until(lambda: all(world.writer._past[ref].told for ref in both))
+        await wait_until(lambda: all(world.writer._past[ref].told.verdicts for ref in both))
         assert world.writer._schedule.wait(0) > 100
         assert len(world.writer._told) == 1
         task.cancel()

@@ -14,6 +14,7 @@ from xdserve.judge import Judgement
 from xdserve.kube.calls import Calls
 from xdserve.kube.events import Occurrence, Recorder
 from xdserve.kube.patches import path_of
+from xdserve.kube.settling import Bounds
 from xdserve.kube.status import StatusWriter
 
 OUR_CRDS = Path(__file__).parents[2] / "helm/xdserve/files/crds"
@@ -23,6 +24,10 @@ REFUSED = Verdict(GATEWAY_PROGRAMMED, "False", "Rejected", "spec.rules[0]: Envoy
 ACCEPTED = Verdict("Accepted", "True", "Accepted", "")
 LOST = Occurrence("Warning", "Rejected", "told in the last moment")
 THEIRS = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+
+
+NEVER_WAITS = Bounds(quiet=0.0, longest=0.0)
+"""For tests of something else than how others are let finish: their objects have nobody else who writes to them."""
 
 
 class Said:
@@ -72,12 +77,14 @@ class Leads:
 class World:
     """A writer that runs over an apiserver, and what a test does to it."""
 
-    def __init__(self, apiserver, client, namespace):
+    def __init__(self, apiserver, client, namespace, settling=NEVER_WAITS):
         self.apiserver, self.namespace = apiserver, namespace
         self.judge, self.leads = Said(), Leads()
         self.stale = {}
         self.recorder = Recorder(Calls(client), "xdserve-0")
-        self.writer = StatusWriter(Calls(client), self.judge, self.document, self.leads, self.recorder)
+        self.writer = StatusWriter(
+            Calls(client), self.judge, self.document, self.leads, self.recorder, settling=settling
+        )
 
     def document(self, ref):
         """What the source gives."""
@@ -127,9 +134,9 @@ class World:
 
 
 @asynccontextmanager
-async def running(apiserver, namespace):
+async def running(apiserver, namespace, settling=NEVER_WAITS):
     async with await apiserver.client() as client:
-        world = World(apiserver, client, namespace)
+        world = World(apiserver, client, namespace, settling)
         tasks = [asyncio.create_task(world.writer.run()), asyncio.create_task(world.recorder.run())]
         try:
             yield world

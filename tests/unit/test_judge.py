@@ -35,7 +35,7 @@ class Program:
         observer = StreamObserver(metrics, lambda gateway: None, rejections.say)
         server = Server(Terms(identifier="test", linger=0), observer)
         self.pipeline = Pipeline(options or Options(), server, self)
-        self.elsewhere, self.wanted = [], True
+        self.elsewhere, self.wanted, self.starting = [], True, None
         self.judge = Judge(
             self.pipeline,
             server,
@@ -43,6 +43,7 @@ class Program:
             rejections,
             lambda gateway: self.elsewhere,
             wanted=lambda ref: self.wanted,
+            starting=lambda ref: self.starting,
             version="v1",
         )
 
@@ -147,6 +148,34 @@ def test_of_a_gateway_without_envoys_it_is_told_where_one_is_wanted(program, wan
     assert program.said(TARGET)["xdserve.io/GatewayProgrammed"][0] == "True"
 
 
+@pytest.mark.parametrize(("wanted", "told"), [(True, True), (None, True), (False, False)])
+def test_a_mode_that_is_not_served_is_told_though_there_is_no_gateway_but_not_to_who_wants_none(now, wanted, told):
+    program = Program(now)
+    program.put(isvc())
+    program.wanted = wanted
+    ref = TARGET._replace(name="knative")
+    words = "the mode Knative of KServe is not served"
+    program.pipeline.objects.put(parse(isvc(name="knative")))
+    field = "metadata.annotations[serving.kserve.io/deploymentMode]"
+    program.ledger.say("plan", [Entry(None, ref, field, "UnsupportedMode", words)])
+    assert program.judge.delivery("models/knative") is None
+    found = program.said(ref).get("xdserve.io/GatewayProgrammed")
+    assert found == (("False", "UnsupportedMode", f"{field}: {words}") if told else None)
+    assert program.judged(ref).muted is not told
+    assert program.judged(ref).voice is (Voice.SPEAKS if told else Voice.SILENT)
+
+
+def test_of_a_target_that_opted_out_no_event_tells(program):
+    program.put(isvc())
+    assert not program.judged(TARGET).muted
+    program.wanted = None  # others make gateways, and nobody has opted out
+    assert not program.judged(TARGET).muted
+    program.wanted = False
+    assert program.judged(TARGET).muted
+    # Its policy was written by somebody who wants to know.
+    assert not program.judged(POLICY).muted
+
+
 def test_who_looks_for_missing_envoys_is_told_where(program):
     none = f"no Envoy of {IRIS} is connected"
     found = {}
@@ -157,6 +186,16 @@ def test_who_looks_for_missing_envoys_is_told_where(program):
         None: none,
         False: f"{none}; none is made for it",
     }
+
+
+def test_why_the_pods_of_a_gateway_do_not_run_is_told_where_it_is_known(program):
+    program.starting = "no pod can be made (FailedCreate): quota"
+    words = f"no Envoy of {IRIS} is connected; Deployment iris-gateway: {program.starting}"
+    assert program.said(POLICY)["Programmed"][1:] == ("NoGateway", words)
+    assert program.said(TARGET)["xdserve.io/GatewayProgrammed"] == ("Unknown", "NoGateway", words)
+    # Envoys that are there need no Deployment.
+    program.elsewhere = [Delivery(program.here().digest, Progress.DONE)]
+    assert program.said(POLICY)["Programmed"][1] == "Programmed"
 
 
 def test_a_target_whose_gateway_is_an_older_one_s_says_so(program):

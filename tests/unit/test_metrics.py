@@ -77,6 +77,9 @@ def test_those_of_kubernetes_are_there_from_the_start_and_nowhere_else() -> None
         "xdserve_events_total": [{"outcome": one} for one in ("written", "dropped")],
         "xdserve_provisioner_requests_total": [{"request": one} for one in PROVISIONER_REQUESTS],
         "xdserve_provisioner_failures_total": [{}],
+        "xdserve_config_map_reads_total": [
+            {"answer": answer} for answer in ("found", "missing", "forbidden", "unanswered")
+        ],
         "xdserve_wanted_gateways": [{}],
         "xdserve_applied_gateways": [{}],
         "xdserve_leader": [{}],

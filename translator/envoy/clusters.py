@@ -7,6 +7,7 @@ from datetime import timedelta
 from translator import names
 from translator.envoy.rendered import Rendered, ads, header_case, milliseconds
 from translator.envoy.shared import shared
+from translator.envoy.tls import upstream_tls
 from translator.objects.ref import Ref
 from translator.plan import Backend, Protocol
 from xds.api.envoy.config.cluster.v3 import (
@@ -55,6 +56,7 @@ def cluster(service: Ref, backend: Backend) -> Rendered:
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=_limits(),
         typed_extension_protocol_options={HTTP_OPTIONS: _protocol(backend.protocol, backend.preserve_case)},
+        transport_socket=None if backend.tls is None else upstream_tls(backend.tls, http2=backend.protocol.http2),
         # A removed endpoint is gone at once, whatever health checks say of it.
         ignore_health_on_host_removal=True,
         upstream_connection_options=_keepalive(),
@@ -96,7 +98,7 @@ def _keepalive() -> UpstreamConnectionOptions:
 
 @shared
 def _protocol(protocol: Protocol, preserve_case: bool) -> Any:  # noqa: FBT001 - by position, as `shared` takes them
-    return Any.pack(_http2() if protocol is Protocol.H2C else _http1(header_case() if preserve_case else None))
+    return Any.pack(_http2() if protocol.http2 else _http1(header_case() if preserve_case else None))
 
 
 def _http1(case: Http1ProtocolOptionsHeaderKeyFormat | None) -> HttpProtocolOptions:

@@ -27,11 +27,12 @@ class ServicePort(Model):
 
 
 class ServiceSpec(Model):
-    """``cluster_ip`` is the text ``None`` for a headless Service."""
+    """``cluster_ip`` is the text ``None`` for a headless Service; ``selector`` is whether one finds its pods."""
 
     type: str = "ClusterIP"
     cluster_ip: Annotated[str | None, Field(alias="clusterIP")] = None
     external_name: str | None = None
+    selector: Annotated[bool, BeforeValidator(bool)] = False
     ports: Many[ServicePort] = ()
 
 

@@ -23,6 +23,9 @@ _DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 _DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _LARGEST_NUMBER = 99_999
+DURATION = _DURATION.pattern
+DURATION_WORDS = "a duration such as 300ms, 5m or 0s"
+POSITIVE_DURATION_WORDS = "a duration above 0s"
 
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -47,14 +50,14 @@ LARGEST_PROGRAM = 10_000
 
 def _milliseconds(value: object) -> int:
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise refuse("a duration such as 300ms, 5m or 0s")
+        raise refuse(DURATION_WORDS)
     return sum(int(number) * _MILLISECONDS[unit] for number, unit in _DURATION_PART.findall(value))
 
 
 def _more_than_none(value: object) -> int:
     milliseconds = _milliseconds(value)
     if milliseconds == 0:
-        raise refuse("a duration above 0s")
+        raise refuse(POSITIVE_DURATION_WORDS)
     return milliseconds
 
 
@@ -125,7 +128,8 @@ def _text(value: str) -> str:
     return value
 
 
-_DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$"})
+# What it may be besides is a rule of the CRDs, which has words: a pattern would be all that users read.
+_DURATION_SCHEMA = WithJsonSchema({"type": "string", "maxLength": 64})
 
 _AS_DURATION = PlainSerializer(duration, return_type=str, when_used="json")
 
@@ -133,6 +137,14 @@ Milliseconds = Annotated[int, BeforeValidator(_milliseconds), _AS_DURATION, _DUR
 PositiveMilliseconds = Annotated[int, BeforeValidator(_more_than_none), _AS_DURATION, _DURATION_SCHEMA]
 DnsLabel = Annotated[
     str, Field(max_length=63, pattern=rf"^{_LABEL}$"), says("a DNS label: a-z, 0-9 and -, at most 63 characters")
+]
+DnsName = Annotated[
+    str,
+    Field(max_length=253, pattern=rf"^{_LABEL}(\.{_LABEL})*$"),
+    says("a DNS name in lower case, at most 253 characters"),
+]
+ConfigMapKey = Annotated[
+    str, Field(max_length=253, pattern=r"^[-._a-zA-Z0-9]+$"), says("a key of a ConfigMap: letters, digits, -, _ and .")
 ]
 ObjectName = Annotated[
     str,

@@ -13,6 +13,7 @@ from translator.objects.refusal import refuse, says
 
 STOP_ANNOTATION = "serving.kserve.io/stop"
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
+AUTH_ANNOTATION = "security.opendatahub.io/enable-auth"
 VISIBILITY_LABEL = "networking.kserve.io/visibility"
 
 # KServe renamed its modes in 0.16; its webhook rewrites the old names, a file may still have them.
@@ -116,6 +117,11 @@ class InferenceService(Foreign):
     def stopped(self) -> bool:
         """Whether its owner has stopped it: KServe then removes Deployments and Services."""
         return self.metadata.annotations.get(STOP_ANNOTATION, "").lower() == "true"
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether Open Data Hub puts a proxy before each pod that asks who calls: it is reached by TLS."""
+        return self.metadata.annotations.get(AUTH_ANNOTATION, "").lower() == "true"
 
     @property
     def cluster_local(self) -> bool:

@@ -10,8 +10,10 @@ from pydantic import AfterValidator, Field, model_validator
 from translator.objects.base import Many, OurModel, Ours
 from translator.objects.errors import show
 from translator.objects.fields import (
+    ConfigMapKey,
     CookieName,
     DnsLabel,
+    DnsName,
     HeaderName,
     KvEndpoint,
     Milliseconds,
@@ -104,20 +106,56 @@ def _check_group(group: str, kind: ServedKind) -> None:
         refuse_at(Refusal(("group",), group, f"{show(expected)} for kind {kind}"))
 
 
+class CaRef(OurModel):
+    """Where the certificates of authorities are; the ConfigMap is in the policy's namespace."""
+
+    kind: Literal["ConfigMap"] = "ConfigMap"
+    """What kind of object it is."""
+    name: ObjectName
+    """The ConfigMap's name; it is in the policy's namespace."""
+    key: ConfigMapKey = "ca.crt"
+    """The key of its `data` that has the certificates (PEM), 512 KiB of them at most."""
+
+
+class BackendTls(OurModel):
+    """What is expected of a backend's certificate."""
+
+    hostname: DnsName | None = None
+    """The name that is asked for (SNI) and that the certificate must have; left out, `<service>.<namespace>.svc`."""
+    ca_ref: CaRef | None = None
+    """The authorities that are believed; left out, the public ones of the gateway's image. While it cannot be read, the
+    backend answers 503."""
+    insecure_skip_verify: bool = False
+    """Take any certificate: whoever is in between can read and change all. For trials."""
+
+    @model_validator(mode="after")
+    def _verified_or_not(self) -> Self:
+        if self.insecure_skip_verify and self.ca_ref is not None:
+            refuse_at(Refusal(("caRef",), None, "none beside insecureSkipVerify: true", "a caRef"))
+        return self
+
+
 class Backend(OurModel):
     """A name for what can receive traffic; ``protocol`` None is told by the port."""
-
-    NOT_YET_VALUES: ClassVar[Mapping[str, frozenset[str]]] = {"protocol": frozenset({"HTTPS", "HTTP2"})}
 
     name: DnsLabel
     """What splits call it. A name that the target has already is replaced."""
     ref: BackendRef
     """What receives the traffic."""
-    protocol: Literal["HTTP", "H2C"] | None = None
-    """What it speaks; left out, the port's appProtocol or name says it."""
+    protocol: Literal["HTTP", "H2C", "HTTPS", "HTTP2"] | None = None
+    """What it speaks: `HTTP` (HTTP/1.1) and `H2C` (HTTP/2) in plain text, `HTTPS` (HTTP/1.1) and `HTTP2` (HTTP/2) by
+    TLS. Left out, the port's appProtocol or name says it."""
+    tls: BackendTls | None = None
+    """How it is spoken to by TLS; where this is given, it is never spoken to in plain text."""
     when_unready: Literal["Redistribute", "Fail"] = "Redistribute"
     """What becomes of its share while none of its endpoints is ready: `Redistribute` gives it to the rest of the
     split, `Fail` keeps it and answers 503."""
+
+    @model_validator(mode="after")
+    def _speaks_tls(self) -> Self:
+        if self.tls is not None and self.protocol in {"HTTP", "H2C"}:
+            refuse_at(Refusal(("protocol",), self.protocol, "HTTPS or HTTP2 beside tls"))
+        return self
 
 
 class Share(OurModel):

@@ -19,7 +19,7 @@ from translator.planners.components import ActiveComponents, Before, Unknown
 from translator.planners.edge import DEFAULT_EDGE, planned_edge
 from translator.planners.indexes import GATEWAYS, NAMED, POLICIES, Attached, age, target_of
 from translator.planners.options import Options
-from translator.planners.routing import Routing, may_take_grpc
+from translator.planners.routing import Routing, may_take_grpc, without_grpc
 from translator.planners.target import Resolved, Target, resolve
 from translator.view import Absent, View
 
@@ -31,9 +31,9 @@ class Planned:
     """What planning a target gave.
 
     ``accepted`` is the policy that is in force: the present one, or the last one that was valid. Without a gateway
-    and a service the target is gone, or another of its name has the gateway; ``findings`` say so. ``awaited`` is a
-    target that does not exist (or not as a target) and that something is attached to. ``active`` are the components of
-    an InferenceService that get its requests.
+    and a service the target is gone, another of its name has the gateway, or it is served by none; ``findings`` say so.
+    ``awaited`` is a target that does not exist (or not as a target) and that something is attached to. ``active`` are
+    the components of an InferenceService that get its requests.
     """
 
     gateway: GatewayPlan | None = None
@@ -42,6 +42,11 @@ class Planned:
     findings: tuple[Finding, ...] = ()
     awaited: bool = False
     active: ActiveComponents | None = None
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another target of its name has the gateway."""
+        return self.service is None and any(found.reason is Reason.CONFLICTED for found in self.findings)
 
 
 def plan(
@@ -63,11 +68,13 @@ def plan(
     if rival is not None:
         message = f"{rival} is older and has the gateway {names.gateway(ref)}"
         finding = Finding(Origin(ref, "metadata.name"), Reason.CONFLICTED, message)
-        return Planned(findings=(finding,), active=None if isinstance(before, Unknown) else before)
+        return Planned(findings=(finding,), active=_known(before))
+    if target.unserved is not None:
+        return Planned(findings=(target.unserved,), active=_known(before))
     gateway = attached(view, GATEWAYS, ref, ServiceGateway)
     wanted = attached(view, POLICIES, ref, TrafficPolicy)
     applied, accepted = _applied(view, target, wanted, options, last_good)
-    resolved = resolve(view, applied.candidates, applied.connect_timeout)
+    resolved = resolve(view, applied.candidates, applied.connect_timeout, options.ca_file)
     granted, refused = _claimed(view, gateway, target, options)
     # While nothing valid is known of a policy, its router is kept: pods that were to be the same again are not rolled.
     entrance = _gateway(target, gateway, accepted or wanted, options)
@@ -90,8 +97,13 @@ def plan(
         hosts=routing.hosts(),
         backends=(*_backends(resolved, entrance.edge), *beside.backends),
     )
-    findings = (*target.findings, *applied.invalid, *applied.findings, *_expected(target, resolved.findings), *refused)
+    looked_up = [*resolved.findings, *without_grpc(applied.rules, resolved.variants, applied.candidates)]
+    findings = (*target.findings, *applied.invalid, *applied.findings, *_expected(target, looked_up), *refused)
     return Planned(entrance, service, accepted, findings, active=target.active)
+
+
+def _known(before: Before) -> ActiveComponents | None:
+    return None if isinstance(before, Unknown) else before
 
 
 def _backends(resolved: Resolved, edge: Edge) -> Iterator[Backend]:

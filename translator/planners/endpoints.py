@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,23 +11,22 @@ from translator.objects.core import EndpointSlice, Service, ServicePort
 from translator.objects.ref import CORE, Ref
 from translator.plan import Endpoint, EndpointSource, Protocol
 from translator.planners.indexes import SLICES
+from translator.planners.options import listed
+from translator.planners.ports import MAIN_PORT, grpc_port, numbered, protocol_of, rest_port, with_tls
 from translator.view import Absent, Derivation, View
 
-MAIN_PORT = 80
-"""KServe gives a component's Service port 80 for the first container port."""
+EXTERNAL_NAME = "ExternalName"
 
-H2C_MARKS = ("grpc", "h2c")
-"""KServe marks a port whose name holds one of these with appProtocol ``kubernetes.io/h2c``."""
-
-H2C_PROTOCOLS = frozenset({"kubernetes.io/h2c", "h2c", "http2", "grpc"})
+NO_ENDPOINT = "has no ready endpoint"
 
 
 class PortOf(NamedTuple):
-    """A port of a Service by number; None for its main one: port 80, else the first."""
+    """A port of a Service by number; None for the one that takes REST. With ``tls`` only ports with TLS count."""
 
     namespace: str
     service: str
     port: int | None
+    tls: bool = False
 
     @property
     def ref(self) -> Ref:
@@ -37,16 +36,21 @@ class PortOf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PortState:
-    """What planning needs of a port: where its endpoints are, what it speaks, whether one of them serves."""
+    """What planning needs of a port: where its endpoints are, what it speaks, and why none serves, if none does."""
 
     source: EndpointSource
     protocol: Protocol
-    ready: bool
+    unready: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an endpoint to send to."""
+        return not self.unready
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """A Service's port, and the port of the same Service that speaks gRPC where that is another one."""
+    """A Service's port for REST, and the port of the same Service that speaks gRPC where that is another one."""
 
     main: PortState
     grpc: PortState | None
@@ -108,31 +112,48 @@ def _state(view: View, wanted: PortOf) -> ServiceState | Unusable:
     service = view.get(wanted.ref, Service)
     if isinstance(service, Absent):
         return Unusable(f"{wanted.ref} " + ("not found" if service is Absent.MISSING else "is not readable"))
-    ports = [port for port in service.spec.ports if port.protocol == "TCP"]
-    main = _choose(ports, wanted.port)
+    if service.spec.type == EXTERNAL_NAME:
+        return Unusable(f"{wanted.ref} is of type {EXTERNAL_NAME}, which has no endpoints")
+    tcp = [port for port in service.spec.ports if port.protocol == "TCP"]
+    ports = with_tls(tcp) if wanted.tls else tcp
+    main = rest_port(ports) if wanted.port is None else numbered(ports, wanted.port)
     if main is None:
-        listed = ", ".join(str(port.port) for port in ports) or "none"
-        return Unusable(f"{wanted.ref} has no port {wanted.port or MAIN_PORT}; its TCP ports: {listed}")
-    grpc = None if _speaks_h2c(main) else next((port for port in ports if _speaks_h2c(port)), None)
-    return ServiceState(_port_state(view, wanted, main), _port_state(view, wanted, grpc) if grpc else None)
+        return Unusable(f"{wanted.ref} has no port {_asked(wanted)}; its TCP ports: {_listed(tcp)}")
+    grpc = None if protocol_of(main).http2 else grpc_port(ports)
+    return ServiceState(_port_state(view, service, main), _port_state(view, service, grpc) if grpc else None)
 
 
 SERVICE_STATE: Derivation[PortOf, ServiceState | Unusable] = Derivation("service state", _state)
 
 
-def _choose(ports: list[ServicePort], number: int | None) -> ServicePort | None:
-    if number is not None:
-        return next((port for port in ports if port.port == number), None)
-    return _choose(ports, MAIN_PORT) or next(iter(ports), None)
+def _asked(wanted: PortOf) -> str:
+    return "with TLS" if wanted.tls else str(wanted.port or MAIN_PORT)
 
 
-def _port_state(view: View, wanted: PortOf, port: ServicePort) -> PortState:
-    source = EndpointSource(wanted.namespace, wanted.service, port.name)
-    protocol = Protocol.H2C if _speaks_h2c(port) else Protocol.HTTP
-    return PortState(source, protocol, _any(view, source))
+def _listed(ports: Sequence[ServicePort]) -> str:
+    return listed([f"{port.port} {port.name}".strip() for port in ports]) or "none"
 
 
-def _speaks_h2c(port: ServicePort) -> bool:
-    if port.app_protocol is not None:
-        return port.app_protocol.lower() in H2C_PROTOCOLS
-    return any(mark in port.name for mark in H2C_MARKS)
+def _port_state(view: View, service: Service, port: ServicePort) -> PortState:
+    source = EndpointSource(service.ref.namespace, service.ref.name, port.name)
+    return PortState(source, protocol_of(port), "" if _any(view, source) else _unready(view, service, source))
+
+
+def _unready(view: View, service: Service, source: EndpointSource) -> str:
+    """Why nothing serves a port. It names no numbers of endpoints, so that a change of them plans nothing anew."""
+    slices = view.find(SLICES, (source.namespace, source.service))
+    if not slices and not service.spec.selector:
+        return f"{NO_ENDPOINT}: the Service has no selector, and no EndpointSlice is there for it"
+    serving = [found for found in slices if any(map(_serves, found.endpoints))]
+    ports = sorted({port.name for found in serving for port in found.ports})
+    if not serving or source.port in ports:
+        return NO_ENDPOINT
+    return f"{NO_ENDPOINT}: its EndpointSlices have no port {_name(source.port)}; their ports: {listed(_names(ports))}"
+
+
+def _name(port: str) -> str:
+    return f"named {port}" if port else "without a name"
+
+
+def _names(ports: Iterable[str]) -> list[str]:
+    return [port or "one without a name" for port in ports] or ["none"]

@@ -10,9 +10,8 @@ from translator.objects.kserve import InferenceService
 from translator.objects.ref import Origin
 from translator.plan import Finding, Reason
 from translator.planners.components import EXPLAINER, PREDICTOR, TRANSFORMER, ActiveComponents, Before, Unknown
-from translator.planners.endpoints import PortOf, Unusable
-from translator.planners.options import CONNECT_TIMEOUT
-from translator.planners.target import Candidate, is_ready, variant
+from translator.planners.endpoints import SERVICE_STATE, PortOf, Unusable
+from translator.planners.target import Candidate, is_ready
 from translator.view import View
 
 
@@ -51,7 +50,7 @@ def _by_turns(
 
 
 def _takes_over(view: View, new: Candidate, old: Candidate) -> bool:
-    return new == old or is_ready(view, new) or isinstance(variant(view, old, CONNECT_TIMEOUT), Unusable)
+    return new == old or is_ready(view, new) or isinstance(view.derive(SERVICE_STATE, old.port), Unusable)
 
 
 def _by_readiness(view: View, service: InferenceService, new: ActiveComponents) -> ActiveComponents:
@@ -81,12 +80,17 @@ def _is_ready(view: View, service: InferenceService, name: str, predictor: str =
 
 def candidate(service: InferenceService, name: str, predictor: str) -> Candidate:
     """A component as a backend; ``predictor`` is the Service of the predictor, which also has a transformer's gRPC."""
-    namespace, own = service.ref.namespace, PortOf(service.ref.namespace, predictor, None)
+    own = port_of(service, predictor)
     origin = Origin(service.ref, f"spec.{name}")
     if name == PREDICTOR:
         return Candidate(name, own, origin)
     grpc = own if name == TRANSFORMER else None
-    return Candidate(name, PortOf(namespace, f"{service.ref.name}-{name}", None), origin, grpc=grpc)
+    return Candidate(name, port_of(service, f"{service.ref.name}-{name}"), origin, grpc=grpc)
+
+
+def port_of(service: InferenceService, name: str) -> PortOf:
+    """Before the pods of Open Data Hub's authenticated services stands a proxy, which takes TLS alone."""
+    return PortOf(service.ref.namespace, name, None, tls=service.authenticated)
 
 
 def predictor_service(service: InferenceService, name: str | None) -> str:

@@ -10,8 +10,7 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
 from translator.planners import hosts
 from translator.planners.components import EXPLAINER, PREDICTOR, TRANSFORMER, ActiveComponents
-from translator.planners.endpoints import PortOf
-from translator.planners.entry import candidate, predictor_service, waiting, wanted
+from translator.planners.entry import candidate, port_of, predictor_service, waiting, wanted
 from translator.planners.options import Options
 from translator.planners.target import Candidate, Target, Weighted, is_ready
 from translator.planners.target import Component as Part
@@ -19,7 +18,8 @@ from translator.view import View
 
 COMPONENTS = (PREDICTOR, TRANSFORMER, EXPLAINER)
 
-NOT_YET_MODES = frozenset({"Knative", "ModelMesh"})
+SERVED_MODE = "Standard"
+UNSERVED_MODES = frozenset({"Knative", "ModelMesh"})
 NO_REVISION = "there is no second revision to send to outside Knative"
 
 
@@ -52,9 +52,20 @@ def target(view: View, service: InferenceService, options: Options, active: Acti
         request_headers=_headers(service.ref),
         cluster_local=service.cluster_local,
         stopped=service.stopped,
+        unserved=unserved(service),
         findings=(*_ignored(service, entry), *waiting(service, active, new)),
         active=active,
     )
+
+
+def unserved(service: InferenceService) -> Finding | None:
+    """Why an InferenceService gets no gateway: KServe runs it in a mode whose Services take no requests of gateways."""
+    mode = service.deployment_mode
+    if mode not in UNSERVED_MODES:
+        return None
+    field = "status.deploymentMode" if service.status.deployment_mode else f"metadata.annotations[{MODE_ANNOTATION}]"
+    message = f"found {mode}, which gateways do not serve; allowed {SERVED_MODE}"
+    return Finding(Origin(service.ref, field), Reason.UNSUPPORTED_MODE, message)
 
 
 def _components(service: InferenceService) -> Iterator[tuple[str, Component]]:
@@ -93,7 +104,7 @@ def _name(canary: Canary) -> str:
 
 
 def _canary(service: InferenceService, position: int, canary: Canary) -> Candidate:
-    port = PortOf(service.ref.namespace, predictor_service(service, canary.predictor.name), None)
+    port = port_of(service, predictor_service(service, canary.predictor.name))
     # No status yet, as in files, leaves it to the endpoints.
     said = next(
         (status.ready for status in service.status.canary_statuses if status.name == canary.predictor.name), True
@@ -118,17 +129,9 @@ def _headers(ref: Ref) -> tuple[tuple[str, str], ...]:
 def _ignored(service: InferenceService, entry: str) -> list[Finding]:
     """What is written and cannot be done, said rather than passed over (kserve#5335)."""
     found = []
-    mode = service.deployment_mode
-    if mode in NOT_YET_MODES:
-        message = f"found {mode}, not yet supported: the Services of mode Standard are expected"
-        said = service.status.deployment_mode
-        found.append(
-            _warn(service, "status.deploymentMode" if said else f"metadata.annotations[{MODE_ANNOTATION}]", message)
-        )
     for name, component in _components(service):
         if component.canary_traffic_percent is not None:
-            why = "revisions of Knative are not yet supported" if mode == "Knative" else NO_REVISION
-            message = f"has no effect: {why}; name canaries in spec.canary or in a TrafficPolicy"
+            message = f"has no effect: {NO_REVISION}; name canaries in spec.canary or in a TrafficPolicy"
             found.append(_warn(service, f"spec.{name}.canaryTrafficPercent", message))
     if service.spec.canary and entry == TRANSFORMER:
         message = "has no effect: the transformer calls the stable predictor by itself"

@@ -14,6 +14,12 @@ CONNECT_TIMEOUT = 2_000
 MAX_REQUEST_BYTES = 16 << 20
 """How much of a request body is kept for retries. It bounds and reserves nothing."""
 
+CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+"""The public authorities in Envoy's images, as Debian and Ubuntu have them."""
+
+KSERVE_CONFIG_MAP = "kserve/inferenceservice-config"
+"""Where KServe is told how it is to name hosts: namespace and name."""
+
 MOST_NAMED = 16
 """Names in one line; Envoy refuses an answer of more than 4,096 bytes."""
 
@@ -23,7 +29,8 @@ class Options:
     """The operator's settings that planning depends on.
 
     ``allowed_hosts`` has for each namespace (``*`` for all) the patterns of hosts that it may claim: a name, or
-    ``*.`` and a suffix. ``selective``: only InferenceServices and Inferences of some labels are looked at.
+    ``*.`` and a suffix. ``ca_file`` has the authorities, in the gateways' image, that backends are verified by where a
+    policy names none. ``selective``: only InferenceServices and Inferences of some labels are looked at.
     """
 
     domain: str = "example.com"
@@ -31,6 +38,7 @@ class Options:
     trusted_hops: int = 0
     name_backends_in_errors: bool = False
     selective: bool = False
+    ca_file: str = CA_FILE
 
     def allows_host(self, namespace: str, host: str) -> bool:
         """Whether the operator lets a namespace claim this host."""

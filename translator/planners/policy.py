@@ -51,6 +51,7 @@ from translator.planners.options import (
     listed,
 )
 from translator.planners.target import Candidate, Target, Weighted
+from translator.planners.tls import trust
 from translator.view import Absent, View
 
 DEFAULT_RULE = "default"
@@ -140,7 +141,7 @@ def _candidates(
 def _nowhere(policy: TrafficPolicy, backend: Backend, origin: Origin) -> Candidate:
     """Stands for a backend that cannot even be looked up and keeps its share all the same."""
     found = Candidate(backend.name, PortOf(policy.ref.namespace, backend.ref.name, None), origin, exists=False)
-    return _with_settings(found, backend, origin)
+    return _with_settings(found, policy, backend, origin)
 
 
 def _candidate(
@@ -154,16 +155,17 @@ def _candidate(
         found: Candidate | Finding = Candidate(backend.name, PortOf(target.namespace, ref.name, ref.port), origin)
     else:
         found = _part(view, target, backend, origin, options)
-    return found if isinstance(found, Finding) else _with_settings(found, backend, origin)
+    return found if isinstance(found, Finding) else _with_settings(found, policy, backend, origin)
 
 
-def _with_settings(found: Candidate, backend: Backend, origin: Origin) -> Candidate:
+def _with_settings(found: Candidate, policy: TrafficPolicy, backend: Backend, origin: Origin) -> Candidate:
     protocol = Protocol(backend.protocol) if backend.protocol else found.protocol
     return Candidate(
         name=backend.name,
         port=found.port,
         origin=origin,
         protocol=protocol,
+        trust=trust(backend.tls, policy.ref.namespace),
         grpc=found.grpc,
         ready=found.ready,
         exists=found.exists,

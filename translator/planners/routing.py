@@ -12,9 +12,11 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import (
     RETRY_AFTER,
     Comparison,
+    Finding,
     Host,
     Match,
     PathMatch,
+    Reason,
     Reply,
     Route,
     ServicePlan,
@@ -25,7 +27,7 @@ from translator.plan import (
 )
 from translator.planners.options import IDLE_TIMEOUT, REQUEST_TIMEOUT, Options, listed
 from translator.planners.policy import PlannedRule
-from translator.planners.target import Target, Variant, Weighted
+from translator.planners.target import Candidate, Target, Variant, Weighted
 
 EXPLAIN_PATH = r"/v1/models/[^/]+(?::|%3[Aa])explain"
 """KServe's ingress sends this to the explainer. Here it has every spelling, and names may have dots (kserve#2447)."""
@@ -208,6 +210,26 @@ def may_take_grpc(rules: Sequence[PlannedRule], variants: Mapping[str, Variant])
     return any(variant.speaks_grpc for variant in variants.values()) or any(
         share.backend not in variants for rule in rules for share in rule.split
     )
+
+
+def without_grpc(
+    rules: Sequence[PlannedRule], variants: Mapping[str, Variant], candidates: Mapping[str, Candidate]
+) -> list[Finding]:
+    """The backends that get no share of gRPC calls, where others of the same split get theirs."""
+    if not any(variant.speaks_grpc for variant in variants.values()):
+        return []
+    silent: dict[str, None] = {}
+    for rule in rules:
+        names = (share.backend for share in rule.split if share.weight)
+        found = {name: variant for name in names if (variant := variants.get(name)) is not None and variant.exists}
+        if any(variant.speaks_grpc for variant in found.values()):
+            silent |= {name: None for name, variant in found.items() if not variant.speaks_grpc}
+    return [_no_grpc_share(candidates[name]) for name in silent]
+
+
+def _no_grpc_share(candidate: Candidate) -> Finding:
+    message = f"backend {candidate.name} ({candidate.port.ref}) has no port for gRPC: it gets no share of gRPC calls"
+    return Finding(candidate.origin, Reason.UNSUPPORTED_PROTOCOL, message)
 
 
 def gone(service: Ref) -> ServicePlan:

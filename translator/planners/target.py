@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from translator import names
 from translator.objects.ref import Origin, Ref
-from translator.plan import Backend, EndpointSource, Finding, Protocol, Reason
+from translator.plan import Backend, EndpointSource, Finding, Protocol, Reason, Tls
 from translator.planners.components import ActiveComponents
-from translator.planners.endpoints import SERVICE_STATE, PortOf, PortState, Unusable
+from translator.planners.endpoints import SERVICE_STATE, PortOf, PortState, ServiceState, Unusable
+from translator.planners.tls import DEFAULT_TRUST, NoCa, Trust, ca_of
 from translator.view import View
 
 
@@ -17,6 +19,8 @@ from translator.view import View
 class Candidate:
     """A backend before anyone has looked whether it exists.
 
+    ``protocol`` and ``trust`` are what a policy says of it; with ``trust`` it is spoken to by TLS, whatever its ports
+    say.
     ``grpc`` is where gRPC goes if the Service itself has no port for it; ``ready`` is what a status says of it,
     ``exists`` is False if it is known that there is nothing to look up, and ``keeps_share`` says that its share is
     answered with 503 rather than given to the others while it is not ready. ``meanwhile`` says where requests go until
@@ -27,6 +31,7 @@ class Candidate:
     port: PortOf
     origin: Origin
     protocol: Protocol | None = None
+    trust: Trust | None = None
     grpc: PortOf | None = None
     ready: bool = True
     exists: bool = True
@@ -36,7 +41,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A backend that exists; ``grpc`` is the backend itself unless its gRPC has a port of its own."""
+    """A backend that exists; ``grpc`` is the backend itself unless its gRPC has a port of its own.
+
+    ``unready`` is why no endpoint of its main port serves.
+    """
 
     backend: Backend
     ready: bool
@@ -44,11 +52,12 @@ class Variant:
     grpc_ready: bool
     keeps_share: bool = False
     exists: bool = True
+    unready: str = ""
 
     @property
     def speaks_grpc(self) -> bool:
         """True if gRPC calls can be sent to it; also if it does not exist yet, so that nobody knows."""
-        return self.grpc.protocol is Protocol.H2C or not self.exists
+        return self.grpc.protocol.http2 or not self.exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service as its own fields have it, without any policy."""
+    """A service as its own fields have it, without any policy; ``unserved`` says why it gets no gateway."""
 
     ref: Ref
     candidates: Mapping[str, Candidate]
@@ -86,6 +95,7 @@ class Target:
     request_headers: tuple[tuple[str, str], ...] = ()
     cluster_local: bool = False
     stopped: bool = False
+    unserved: Finding | None = None
     findings: tuple[Finding, ...] = ()
     active: ActiveComponents | None = None
 
@@ -98,27 +108,29 @@ class Resolved:
     findings: list[Finding] = field(default_factory=list)
 
 
-def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: int) -> Resolved:
+def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: int, ca_file: str) -> Resolved:
     """Look up every candidate; one that does not exist or is not ready is a finding."""
     resolved = Resolved()
     for candidate in candidates.values():
-        found = variant(view, candidate, connect_timeout) if candidate.exists else None
+        found = variant(view, candidate, connect_timeout, ca_file) if candidate.exists else None
         if isinstance(found, Variant):
             resolved.variants[candidate.name] = found
             if not found.ready:
-                resolved.findings.append(_not_ready(candidate))
+                resolved.findings.append(_not_ready(candidate, found))
             continue
-        if found is not None:
-            resolved.findings.append(
-                Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, _also(candidate, found.message))
-            )
-        if candidate.keeps_share:
+        if isinstance(found, NoCa):
+            resolved.findings.append(_no_ca(candidate, found))
+        elif found is not None:
+            message = _also(candidate, found.message)
+            resolved.findings.append(Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, message))
+        # It is never spoken to without the TLS that was asked for, and its share is nobody else's.
+        if candidate.keeps_share or isinstance(found, NoCa):
             resolved.variants[candidate.name] = _nowhere(candidate, connect_timeout)
     return resolved
 
 
-def _not_ready(candidate: Candidate) -> Finding:
-    said = "has no ready endpoint" if candidate.ready else "is not ready by the status of its object"
+def _not_ready(candidate: Candidate, found: Variant) -> Finding:
+    said = found.unready if candidate.ready else "is not ready by the status of its object"
     message = _also(candidate, f"backend {candidate.name} ({candidate.port.ref}) {said}")
     return Finding(candidate.origin, Reason.BACKEND_NOT_READY, message)
 
@@ -127,50 +139,78 @@ def _also(candidate: Candidate, message: str) -> str:
     return f"{message}; {candidate.meanwhile}" if candidate.meanwhile else message
 
 
+def _no_ca(candidate: Candidate, found: NoCa) -> Finding:
+    origin = Origin(candidate.origin.object, candidate.origin.field.removesuffix(".ref") + ".tls.caRef")
+    message = f"{found.message}: backend {candidate.name} answers 503"
+    return Finding(origin, Reason.INVALID_CA_CERTIFICATE_REF, message)
+
+
 def is_ready(view: View, candidate: Candidate) -> bool:
     """Whether a candidate exists and can serve."""
     state = view.derive(SERVICE_STATE, candidate.port)
     return candidate.ready and not isinstance(state, Unusable) and state.main.ready
 
 
-def variant(view: View, candidate: Candidate, connect_timeout: int) -> Variant | Unusable:
+def variant(view: View, candidate: Candidate, connect_timeout: int, ca_file: str) -> Variant | Unusable | NoCa:
     """Look up one candidate."""
     state = view.derive(SERVICE_STATE, candidate.port)
     if isinstance(state, Unusable):
         return state
-    main = _backend(candidate, candidate.name, state.main, candidate.protocol, connect_timeout)
-    ready = candidate.ready and state.main.ready
-    port = state.grpc or _borrowed(view, candidate, main)
+    ca = ca_of(view, candidate.trust)
+    if isinstance(ca, NoCa):
+        return ca
+    made = _Backends(candidate, connect_timeout, ca, ca_file)
+    main = made.backend(candidate.name, state.main, candidate.protocol or state.main.protocol)
+    ready, unready = candidate.ready and state.main.ready, state.main.unready
+    port = _grpc(view, candidate, state, main)
     if port is None:
-        return Variant(main, ready, main, ready, candidate.keeps_share)
-    grpc = _backend(candidate, names.grpc_backend(candidate.name), port, Protocol.H2C, connect_timeout)
-    return Variant(main, ready, grpc, candidate.ready and port.ready, candidate.keeps_share)
+        return Variant(main, ready, main, ready, candidate.keeps_share, unready=unready)
+    grpc = made.backend(names.grpc_backend(candidate.name), port, port.protocol)
+    return Variant(main, ready, grpc, candidate.ready and port.ready, candidate.keeps_share, unready=unready)
+
+
+def _grpc(view: View, candidate: Candidate, state: ServiceState, main: Backend) -> PortState | None:
+    """The port for gRPC, where it is another one.
+
+    A policy that says TLS of the backend alone (no ``trust``) does not mean a gRPC port that speaks plain text.
+    """
+    found = state.grpc or _borrowed(view, candidate, main)
+    only_tls = candidate.trust is None and candidate.protocol is not None and candidate.protocol.tls
+    return None if found is not None and only_tls and not found.protocol.tls else found
+
+
+def _borrowed(view: View, candidate: Candidate, main: Backend) -> PortState | None:
+    if candidate.grpc is None or main.protocol.http2:
+        return None
+    state = view.derive(SERVICE_STATE, candidate.grpc)
+    if isinstance(state, Unusable):
+        return None
+    return state.grpc or (state.main if state.main.protocol.http2 else None)
 
 
 def _nowhere(candidate: Candidate, connect_timeout: int) -> Variant:
     """Stands for a backend that does not exist and keeps its share all the same: it has no endpoints."""
     nobody = EndpointSource(candidate.port.namespace, service="", port="")
-    port = PortState(nobody, Protocol.HTTP, ready=False)
-    backend = _backend(candidate, candidate.name, port, candidate.protocol, connect_timeout)
+    origin = candidate.origin
+    backend = Backend(candidate.name, Protocol.HTTP, nobody, connect_timeout, origin)
     return Variant(backend, ready=False, grpc=backend, grpc_ready=False, keeps_share=True, exists=False)
 
 
-def _borrowed(view: View, candidate: Candidate, main: Backend) -> PortState | None:
-    if candidate.grpc is None or main.protocol is Protocol.H2C:
-        return None
-    state = view.derive(SERVICE_STATE, candidate.grpc)
-    if isinstance(state, Unusable):
-        return None
-    return state.grpc or (state.main if state.main.protocol is Protocol.H2C else None)
+class _Backends(NamedTuple):
+    """What the backends of a candidate have in common."""
 
+    candidate: Candidate
+    connect_timeout: int
+    ca: str | None
+    ca_file: str
 
-def _backend(
-    candidate: Candidate, name: str, port: PortState, protocol: Protocol | None, connect_timeout: int
-) -> Backend:
-    return Backend(
-        name=name,
-        protocol=protocol or port.protocol,
-        endpoints=port.source,
-        connect_timeout=connect_timeout,
-        origin=candidate.origin,
-    )
+    def backend(self, name: str, port: PortState, protocol: Protocol) -> Backend:
+        """A port as a backend."""
+        speaks = protocol.by_tls if self.candidate.trust else protocol
+        tls = self._tls(port.source) if speaks.tls else None
+        return Backend(name, speaks, port.source, self.connect_timeout, self.candidate.origin, tls=tls)
+
+    def _tls(self, source: EndpointSource) -> Tls:
+        """Without a word on it the name is that of certificates made for a Service, as OpenShift makes them."""
+        trust = self.candidate.trust or DEFAULT_TRUST
+        return Tls(trust.hostname or f"{source.service}.{source.namespace}.svc", self.ca, self.ca_file, trust.verify)

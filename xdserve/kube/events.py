@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from translator.objects.ref import Ref
-from translator.plan import Condition
+from translator.plan import Condition, Reason
 from xdserve.conditions import CONTROLLER, GATEWAY_PROGRAMMED, WAITING, Verdict
 from xdserve.kube.calls import MERGE, Caller, CallError
 from xdserve.kube.patches import PATHS
@@ -37,6 +37,11 @@ PER_SECOND = 10.0
 """Requests of all."""
 APART_SECONDS = 60.0
 """Between two writes of one Event whose count goes up."""
+LASTING_SECONDS = 60.0
+"""After which a Warning tells of what most deployments pass through: backends and Envoys take time to start."""
+_PASSING = WAITING | {
+    one.value for one in (Reason.BACKEND_NOT_READY, Reason.BACKEND_NOT_FOUND, Reason.TARGET_NOT_FOUND)
+}
 _MOST_WAITING = 1_000
 _MOST_KNOWN = 4_096
 
@@ -57,34 +62,76 @@ class Occurrence(NamedTuple):
 
 
 def occurrences(
-    before: Sequence[Verdict] | None, after: Sequence[Verdict], warnings: Sequence[Entry]
+    before: Sequence[Verdict] | None,
+    after: Sequence[Verdict],
+    warnings: Sequence[Entry],
+    lasting: Collection[str] = (),
 ) -> Iterator[Occurrence]:
     """What is to be told when conditions become others; without a `before`, only what is wrong.
 
-    `warnings` are those that are new: what is wrong and harms no condition.
+    `before` has been told, `warnings` are those that are new: what is wrong and harms no condition. `lasting` are the
+    types of conditions that have been false or unknown for so long that also what mostly passes is told.
     """
     known = {found.type: found for found in before or ()}
     for found in after:
         then = known.get(found.type)
         if then is not None and (then.reason, then.message) == (found.reason, found.message):
             continue
-        if _loud(found):
+        if _loud(found, lasting):
             yield Occurrence(WARNING, found.reason, found.message)
-        elif found.status == "True" and then is not None and _loud(then):
+        elif found.status == "True" and then is not None and then.status != "True":
             yield Occurrence(NORMAL, found.reason, found.message or _WELL_AGAIN[found.type])
     for entry in warnings:
         yield Occurrence(WARNING, entry.reason, f"{entry.field}: {entry.message}")
 
 
-def remembered(before: Sequence[Verdict] | None, after: Sequence[Verdict]) -> tuple[Verdict, ...]:
+def remembered(
+    before: Sequence[Verdict] | None, after: Sequence[Verdict], lasting: Collection[str] = ()
+) -> tuple[Verdict, ...]:
     """The conditions that have been told of, for the next `before`: what passes by itself mends nothing."""
-    known = {found.type: found for found in before or () if _loud(found)}
-    return tuple(found if found.status == "True" or _loud(found) else known.get(found.type, found) for found in after)
+    known = {found.type: found for found in before or () if found.status != "True"}
+    told = (found if found.status == "True" or _loud(found, lasting) else known.get(found.type) for found in after)
+    return tuple(found for found in told if found is not None)
 
 
-def _loud(verdict: Verdict) -> bool:
-    """Not what passes by itself, or is told by the Deployment: that is a condition, and no Event."""
-    return verdict.status != "True" and verdict.reason not in WAITING
+def _loud(verdict: Verdict, lasting: Collection[str]) -> bool:
+    return verdict.status != "True" and (verdict.reason not in _PASSING or verdict.type in lasting)
+
+
+def _passes(verdict: Verdict) -> bool:
+    """Whether it is told when it has lasted. A gateway's waiting is told on its target alone, not on each policy."""
+    mostly = verdict.status != "True" and verdict.reason in _PASSING
+    return mostly and (verdict.reason not in WAITING or verdict.type == GATEWAY_PROGRAMMED)
+
+
+@dataclass(slots=True)
+class Told:
+    """What has been told of one object while this replica leads."""
+
+    verdicts: tuple[Verdict, ...] | None = None
+    warned: frozenset[Entry] = frozenset()
+    passing: dict[str, float] = field(default_factory=dict)
+    """Since when each condition has been false or unknown for what mostly passes; by type."""
+
+    def news(
+        self, status: Sequence[Verdict] | None, after: Sequence[Verdict], warnings: Sequence[Entry], now: float
+    ) -> list[Occurrence]:
+        """What is to be told now; `status` is what the object said when this replica saw it first."""
+        passing = [found.type for found in after if _passes(found)]
+        self.passing = {kind: self.passing.get(kind, now) for kind in passing}
+        lasting = {kind for kind, since in self.passing.items() if now - since >= LASTING_SECONDS}
+        then = self.verdicts
+        if then is None:
+            then = tuple(found for found in status or () if found.reason not in _PASSING)
+        warned = frozenset(warnings)
+        found = list(occurrences(then, after, sorted(warned - self.warned, key=str), lasting))
+        self.verdicts, self.warned = remembered(then, after, lasting), warned
+        return found
+
+    def due(self, now: float) -> float | None:
+        """When something will have lasted, so that it is to be told; None for never."""
+        ends = (since + LASTING_SECONDS for since in self.passing.values())
+        return min((end for end in ends if end > now), default=None)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from xdserve.kube.config_maps import ConfigMaps
 from xdserve.kube.events import Recorder
 from xdserve.kube.leader import Leadership
 from xdserve.kube.provision import Provisioner
@@ -23,6 +24,11 @@ def show_following(metrics: KubernetesMetrics, counts: Callable[[], Iterable[tup
     """How objects are followed; `counts` gives the figures of each reflector with the kind that it follows."""
     metrics.reflector_requests.set_functions(lambda: requests(counts()))
     metrics.reflector_failures.set_functions(lambda: failures(counts()))
+
+
+def show_reading(metrics: KubernetesMetrics, config_maps: ConfigMaps) -> None:
+    """What becomes of the ConfigMaps that are got by their names."""
+    metrics.config_map_reads.set_functions(lambda: {(answer,): number for answer, number in config_maps.reads.items()})
 
 
 def requests(counts: Iterable[tuple[str, Counts]]) -> Figures:

@@ -26,6 +26,9 @@ PATHS = {
 """Group, version and resource of the kinds whose status is written."""
 
 
+_KEPT_OF_STATUS = ("conditions", "ancestors", "observedGeneration")
+
+
 class Patch(NamedTuple):
     """A request that changes the status subresource."""
 
@@ -150,7 +153,7 @@ def essence(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "metadata": {key: metadata[key] for key in kept if key in metadata},
         "spec": {key: spec[key] for key in ("targetRef",) if key in spec},
-        "status": {key: status[key] for key in ("conditions", "ancestors") if key in status},
+        "status": {key: status[key] for key in _KEPT_OF_STATUS if key in status},
     }
 
 

@@ -21,22 +21,23 @@ import structlog
 from bootstrap.address import Address
 from bootstrap.manifests import Deploying
 from translator import names
-from translator.objects import Inference, InferenceService, Service
+from translator.objects import ConfigMap, Inference, InferenceService, Service
 from translator.objects.gateway import ServiceGateway
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import XDSERVE, Ref
 from translator.plan import Finding, Reason
-from translator.view import Absent
+from translator.view import Absent, Named
 from xds.identity import Authenticator
 from xds.observer import Observer
 from xdserve import app
-from xdserve.conditions import Delivery
+from xdserve.conditions import Delivery, connected
 from xdserve.kube.accounts import OwnAccounts
 from xdserve.kube.authority import Authority, CertificateFiles, names_of
 from xdserve.kube.calls import Calls
 from xdserve.kube.client import ACCOUNT, Client, ClusterUnknown, connect
+from xdserve.kube.config_maps import ConfigMaps, reference
 from xdserve.kube.events import Recorder
-from xdserve.kube.figures import show_following, show_gateways, show_replica, show_writing
+from xdserve.kube.figures import show_following, show_gateways, show_reading, show_replica, show_writing
 from xdserve.kube.leader import Leadership
 from xdserve.kube.listening import Listening
 from xdserve.kube.progress import ProgressObserver
@@ -44,6 +45,7 @@ from xdserve.kube.provision import Provisioner
 from xdserve.kube.reports import CONFIG_MAPS, Elsewhere, Reporter, exchange
 from xdserve.kube.resources import RESOURCES
 from xdserve.kube.source import KubernetesSource
+from xdserve.kube.starting import Starting
 from xdserve.kube.status import StatusWriter
 from xdserve.kube.tokens import TokenReviews
 from xdserve.kube.wanted import Wanted, wanted, wants
@@ -136,11 +138,15 @@ class OnKubernetes:
             told=self._told,
             namespaces=settings.namespaces,
         )
+        bounded = self._leadership.bounded(self._call)
+        self._starting = Starting(bounded, settings.release, self._leadership, self)
         self._authority = self._authorities(folder)
         report = names.report(settings.release, me.name)
         self._elsewhere = Elsewhere(client, me.namespace, report, self._heard)
         self._recorder = Recorder(self._call, me.name, held=lambda: self._leadership.held)
         self._report = report
+        self._of_kserve = reference(settings.kserve_config_map)
+        self._named = Named((ConfigMap.KIND,), filter(None, (self._of_kserve,)))
         self._opened = asyncio.Event()
         self._failed: set[Ref] = set()
         self._broken: set[Ref] = set()
@@ -190,11 +196,22 @@ class OnKubernetes:
         said = wants(mode, found.metadata.annotations, unit.planned.gateway if unit else None)
         return None if said and off else said
 
+    def starting(self, target: Ref) -> str | None:
+        """What keeps the pods of a target's gateway from running."""
+        return self._starting.words(target)
+
+    def named(self) -> Named:
+        """ConfigMaps: whoever may list them reads all that others have."""
+        return self._named
+
     def source(self, feed: Feed) -> ObjectSource:
         """The cluster."""
         settings = self._settings
         self._source = KubernetesSource(
             self._client, feed, settings.namespaces, settings.selector, restated=self._restated
+        )
+        self._config_maps = ConfigMaps(
+            self._call, self._named, feed, self._source.synced.wait, optional=self._of_kserve
         )
         return self._source
 
@@ -217,6 +234,7 @@ class OnKubernetes:
     def _show(self, metrics: KubernetesMetrics) -> None:
         heard = (CONFIG_MAPS.kind, self._elsewhere.counts)
         show_following(metrics, lambda: (*self._source.counts(), heard))
+        show_reading(metrics, self._config_maps)
         show_writing(metrics, self._writer, self._recorder, self._reporter)
         show_replica(metrics, self._leadership, lambda: self._authority.certificate)
         if self._settings.provision is not Provision.OFF:
@@ -231,8 +249,8 @@ class OnKubernetes:
         return self._authority.certificate, self._authority.key
 
     def tasks(self) -> Sequence[Coroutine[Any, Any, None]]:
-        """Renew the certificate; and stand for election, with all that follows from that, when all is known."""
-        return self._authority.run(), self._lead()
+        """Renew the certificate, get what is named; stand for election, with all that follows, when all is known."""
+        return self._authority.run(), self._config_maps.run(), self._lead()
 
     async def _lead(self) -> None:
         """Whoever leads before all is known would say that nothing is there."""
@@ -244,7 +262,7 @@ class OnKubernetes:
             exchange(self._leadership, self._reporter, self._elsewhere),
         ]
         if self._settings.provision is not Provision.OFF:
-            parts.append(self._provisioner.run())
+            parts += [self._provisioner.run(), self._starting.run()]
         async with asyncio.TaskGroup() as tasks:
             for part in parts:
                 tasks.create_task(part)
@@ -332,7 +350,8 @@ class OnKubernetes:
         What is not seen (a selector leaves it out, or discovery its kind) may be there all the same. What is deleted
         takes its gateway with it by its owner reference.
         """
-        if target in self._failed or isinstance(self._parts.pipeline.objects.get(target), Absent):
+        pipeline = self._parts.pipeline
+        if target in self._failed | pipeline.waiting or isinstance(pipeline.objects.get(target), Absent):
             return False
         if not all(self._source.installed(resource) for resource in WANTING):
             return False
@@ -341,6 +360,19 @@ class OnKubernetes:
     def _listens(self, target: Ref, port: int) -> bool:
         """Whether the Envoys of a target's gateway listen there."""
         return Listening(self._parts.server, self._elsewhere.of).at(target, port)
+
+    def targets(self) -> Sequence[Ref]:
+        """Those that are to have a gateway."""
+        return self._provisioner.targets
+
+    def lacking(self, target: Ref) -> bool:
+        """Whether no Envoy of a target's gateway is connected, to any replica."""
+        gateway = names.gateway(target)
+        return not self._parts.server.connected(gateway) and not connected(*self._elsewhere.of(gateway))
+
+    def stalled(self, target: Ref) -> None:
+        """Something else keeps the pods of a gateway from running."""
+        self._writer.mark_gateway(names.gateway(target))
 
     def _told(self, target: Ref) -> None:
         """Something else keeps a gateway from being as wanted."""

@@ -118,6 +118,11 @@ class Provisioner:
         return len(self._wanted)
 
     @property
+    def targets(self) -> Sequence[Ref]:
+        """Whose they are."""
+        return tuple(self._wanted)
+
+    @property
     def applied(self) -> int:
         """Of these, the ones that the cluster has as they are wanted; 0 where another replica leads."""
         return 0 if self._look_at is None else len(self._maker.done)

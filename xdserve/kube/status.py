@@ -2,7 +2,8 @@
 
 What may have changed is marked; soon after, it is judged, compared with the object's status as it is, and written if
 that says something else. Writes are bounded in rate, and bound to the version that was read. What fails is tried again
-later; what somebody else undoes is written again ever more seldom, so that nobody is fought.
+later; what somebody else undoes is written again ever more seldom, so that nobody is fought. Objects of others are
+written when their own controllers have finished: `xdserve.kube.settling`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
@@ -21,11 +22,11 @@ from translator.objects.ref import Ref
 from xdserve.conditions import GATEWAY_PROGRAMMED, NO_GATEWAY, PENDING, Verdict
 from xdserve.judge import Judge, Judgement, Voice
 from xdserve.kube.calls import Caller, CallError
-from xdserve.kube.events import Recorder, occurrences, remembered
+from xdserve.kube.events import Recorder, Told
 from xdserve.kube.leader import Leadership
 from xdserve.kube.patches import PATHS, Patch, before, essence, keeps, patch, path_of, present, target_of
 from xdserve.kube.schedule import Budget, Schedule
-from xdserve.ledger import Entry
+from xdserve.kube.settling import BOUNDS, Bounds, Settling
 
 logger = structlog.get_logger("xdserve.status")
 
@@ -53,8 +54,7 @@ _random = SystemRandom()
 class _Past:
     """What is remembered of an object while this replica leads."""
 
-    told: tuple[Verdict, ...] | None = None
-    warned: frozenset[Entry] = frozenset()
+    told: Told = field(default_factory=Told)
     document: Document | None = None
     """As a write of ours left it, which the source may not have seen yet."""
     written: tuple[tuple[Verdict, ...], object] | None = None
@@ -64,6 +64,7 @@ class _Past:
     undone: int = 0
     until: float = 0.0
     doubted: float | None = None
+    settling: Settling = field(default_factory=Settling)
 
 
 class StatusWriter:
@@ -76,6 +77,7 @@ class StatusWriter:
         leadership: whether this replica writes.
         recorder: gets what is to be told as Events.
         settled: whether all that came has been planned; what is judged before would speak of the wrong generation.
+        settling: how long writes to objects of others wait for those.
         clock: seconds, monotonic.
         now: the time of day.
     """
@@ -89,11 +91,13 @@ class StatusWriter:
         recorder: Recorder,
         *,
         settled: Callable[[], bool] = lambda: True,
+        settling: Bounds = BOUNDS,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._call, self._judge, self._documents = call, judge, documents
         self._leadership, self._recorder, self._settled = leadership, recorder, settled
+        self._bounds = settling
         self._clock, self._now = clock, now
         self._schedule: Schedule[Ref] = Schedule()
         self._past: dict[Ref, _Past] = {}
@@ -203,6 +207,7 @@ class StatusWriter:
         if document is None or judgement is None or self._elsewhere(ref, document):
             self._past.pop(ref, None)
             return
+        past.settling.see(document, self._clock())
         judgement = _heard(document, judgement)
         wanted = patch(ref, document, judgement.verdicts, self._now(), silent=judgement.voice is Voice.SILENT)
         if self._patient(ref, document, judgement, past):
@@ -210,8 +215,9 @@ class StatusWriter:
         self._tell(ref, document, judgement, past)
         if wanted is None or ref.kind in self._without:
             past.undone = 0 if self._clock() - past.at > FORGIVEN_SECONDS else past.undone
+            past.settling.wishes_nothing()
             return
-        if not self._held_up(ref, document, judgement, past):
+        if not self._unsettled(ref, document, past) and not self._held_up(ref, document, judgement, past):
             await self._write(ref, wanted, judgement, past)
 
     def _elsewhere(self, ref: Ref, document: Document) -> bool:
@@ -240,12 +246,23 @@ class StatusWriter:
         return True
 
     def _tell(self, ref: Ref, document: Document, judgement: Judgement, past: _Past) -> None:
-        """Events of what is new, as the status or this replica said it before."""
-        warned = frozenset(judgement.warnings)
-        then = past.told if past.told is not None else before(ref, document)
-        for found in occurrences(then, judgement.verdicts, sorted(warned - past.warned, key=str)):
+        """Events of what is new, as the status or this replica said it before; none of who wants no gateway."""
+        if judgement.muted:
+            past.told = Told()
+            return
+        now = self._clock()
+        for found in past.told.news(before(ref, document), judgement.verdicts, judgement.warnings, now):
             self._recorder.tell(ref, document, found)
-        past.told, past.warned = remembered(then, judgement.verdicts), warned
+        if (due := past.told.due(now)) is not None:
+            self._schedule.later(ref, due)
+
+    def _unsettled(self, ref: Ref, document: Document, past: _Past) -> bool:
+        """Whether a write has to wait for who else writes to the object."""
+        now = self._clock()
+        if (until := past.settling.until(ref, document, now, self._bounds)) <= now:
+            return False
+        self._schedule.later(ref, until)
+        return True
 
     def _held_up(self, ref: Ref, document: Document, judgement: Judgement, past: _Past) -> bool:
         """Whether a write has to wait: after failures, and where somebody else has undone the last one."""
@@ -280,6 +297,7 @@ class StatusWriter:
             return
         self.writes += 1
         past.document, past.at, past.failures = essence(answer), self._clock(), 0
+        past.settling.wrote(answer["metadata"]["resourceVersion"])
         past.written = (judgement.verdicts, answer["metadata"].get("generation"))
         if judgement.voice is not Voice.SILENT and not keeps(ref, answer):
             self._without.add(ref.kind)

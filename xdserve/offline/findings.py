@@ -80,7 +80,7 @@ def _of_reading(files: Files) -> Iterator[Entry]:
 
 
 def _severity(finding: Finding, unknown: frozenset[Finding]) -> Severity:
-    if CONDITION_OF[finding.reason] is None:
+    if CONDITION_OF[finding.reason] is None or finding.reason is Reason.UNSUPPORTED_MODE:
         return Severity.WARNING
     return Severity.NOTE if finding in unknown else Severity.ERROR
 
@@ -109,13 +109,20 @@ def unknowable(plans: Plans, owner: Ref, findings: Iterable[Finding]) -> frozens
 
     A Service is missing only where others of the same object are here; it has no endpoints only where EndpointSlices
     of the same object are here: then the files are a picture of a cluster, or stand for one. Services that a policy
-    names by itself stand together with all those of its target.
+    names by itself stand together with all those of its target. A ConfigMap with a CA is most often made there.
     """
+    findings = tuple(findings)
+    config_maps = frozenset(filter(_no_config_map, findings))
     about = [finding for finding in findings if finding.reason in READINESS]
     if not about:
-        return frozenset()
+        return config_maps
     services = _Services.of(plans, owner)
-    return frozenset(finding for finding in about if services.unknown(finding))
+    return config_maps | frozenset(finding for finding in about if services.unknown(finding))
+
+
+def _no_config_map(finding: Finding) -> bool:
+    """Whether a CA is in a ConfigMap that is not here: the cluster may have it, as OpenShift makes them."""
+    return finding.reason is Reason.INVALID_CA_CERTIFICATE_REF and " not found: " in finding.message
 
 
 @dataclass(frozen=True, slots=True)

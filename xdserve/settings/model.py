@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bootstrap.address import Address
 from bootstrap.router import IMAGE as ROUTER_IMAGE
+from translator.planners.options import CA_FILE, KSERVE_CONFIG_MAP
 from xdserve.settings import values
 from xdserve.settings.values import (
     DOMAIN,
@@ -66,6 +67,13 @@ class Settings(BaseSettings):
     gateway_xds_address: str | None = Field(
         None,
         description="Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address",
+    )
+    gateway_ca_file: str = Field(
+        CA_FILE,
+        description="File in the gateways' image of the CAs that verify backends with TLS, where a policy names none",
+    )
+    kserve_config_map: str = Field(
+        KSERVE_CONFIG_MAP, description="KServe's ConfigMap, read for its templates of hosts; empty: not read"
     )
     gateway_replicas: int = Field(
         2, ge=1, le=100, description="Pods of each gateway, where its ServiceGateway says no other number"
@@ -218,6 +226,14 @@ class Settings(BaseSettings):
                 raise wrong(f"a namespace instead of {short(namespace)}")
         return tuple(dict.fromkeys(value))
 
+    @field_validator("kserve_config_map")
+    @classmethod
+    def _is_config_map(cls, value: str) -> str:
+        namespace, _, name = value.partition("/")
+        if value and not (re.fullmatch(LABEL, namespace) and DOMAIN.fullmatch(name)):
+            raise wrong(f"NAMESPACE/NAME, as in {KSERVE_CONFIG_MAP}, or empty")
+        return value
+
     @field_validator("gateway_pull_secrets")
     @classmethod
     def _are_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -245,6 +261,13 @@ class Settings(BaseSettings):
     def _is_image(cls, value: str, info: ValidationInfo) -> str:
         if not IMAGE.fullmatch(value):
             raise wrong(f"an image, as in {cls.model_fields[str(info.field_name)].default}")
+        return value
+
+    @field_validator("gateway_ca_file")
+    @classmethod
+    def _is_file(cls, value: str) -> str:
+        if not value.startswith("/") or not value.isprintable():
+            raise wrong(f"an absolute path, as in {CA_FILE}")
         return value
 
     @field_validator("gateway_xds_address")

@@ -35,6 +35,12 @@ leader's work, but every replica may become the leader.
   resources: [secrets]
   verbs: [get]
 {{- end }}
+{{- if .Values.rbac.configMaps }}
+# Authorities that a policy names. Neither list nor watch: what nobody names cannot be found.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get]
+{{- end }}
 # The condition of its gateway on an InferenceService; other fields of the status belong to KServe.
 - apiGroups: [serving.kserve.io]
   resources: [inferenceservices/status]
@@ -56,6 +62,12 @@ leader's work, but every replica may become the leader.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, create, patch, delete]
+{{- if .Values.rbac.pods }}
+# Why pods of a gateway do not start: those with its labels are listed, while it has no Envoy.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+{{- end }}
 # The entrance of a gateway.
 - apiGroups: [""]
   resources: [services]
@@ -73,6 +85,15 @@ leader's work, but every replica may become the leader.
   resources: [poddisruptionbudgets]
   verbs: [get, list, create, patch, delete]
 {{- end }}
+{{- end }}
+
+{{/* In the namespace of KServe's ConfigMap: (root, its name). */}}
+{{- define "xdserve.rules.kserve" -}}
+# How KServe names hosts: its own ConfigMap alone.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ index . 1 }}]
+  verbs: [get]
 {{- end }}
 
 {{/* For what has no namespace. */}}

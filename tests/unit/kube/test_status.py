@@ -13,7 +13,7 @@ from translator.objects.ref import KSERVE, XDSERVE, Ref
 from xdserve.conditions import GATEWAY_PROGRAMMED, Delivery, Progress, Refused, Verdict
 from xdserve.judge import Judgement, Voice
 from xdserve.kube import events
-from xdserve.kube.events import Occurrence, Recorder, occurrences, remembered
+from xdserve.kube.events import Occurrence, Recorder, Told, occurrences, remembered
 from xdserve.kube.patches import essence
 from xdserve.kube.reports import Reporter, Unreadable, packed, unpacked
 from xdserve.kube.schedule import Budget, Schedule
@@ -39,7 +39,54 @@ def test_what_becomes_worse_is_a_warning_and_what_is_mended_is_told():
 
 def test_what_passes_by_itself_is_no_event():
     assert told([GOOD], WAITS) == []
-    assert told([WAITS], GOOD) == []
+    assert told(remembered([], [WAITS]), GOOD) == []
+
+
+NOT_READY = Verdict("ResolvedRefs", "False", "BackendNotReady", "spec.backends[0]: no endpoint is ready")
+RESOLVED = Verdict("ResolvedRefs", "True", "ResolvedRefs", "")
+NO_ENVOY = Verdict(GATEWAY_PROGRAMMED, "Unknown", "NoGateway", "no Envoy is connected")
+
+
+def news(object_told, now, *after):
+    return [(one.type, one.reason) for one in object_told.news(None, after, (), now)]
+
+
+def test_what_every_deployment_passes_through_is_told_when_it_has_lasted_a_minute_and_once():
+    for trouble, well in ((NOT_READY, RESOLVED), (NO_ENVOY, GOOD)):
+        one = Told()
+        assert news(one, 0, trouble) == []
+        assert one.due(0) == 60
+        assert news(one, 59, trouble._replace(message="another word")) == []
+        assert news(one, 60, trouble) == [("Warning", trouble.reason)]
+        assert one.due(60) is None
+        assert news(one, 90, trouble) == []
+        assert news(one, 91, well) == [("Normal", well.reason)]
+
+
+def test_a_backend_that_is_away_for_less_than_a_minute_again_and_again_is_never_told():
+    one = Told()
+    for start in range(0, 600, 60):
+        assert news(one, start, NOT_READY) == []
+        assert news(one, start + 59, RESOLVED) == []
+
+
+def test_what_is_refused_is_told_at_once():
+    assert news(Told(), 0, NOT_READY, BAD) == [("Warning", "Rejected")]
+
+
+def test_a_gateway_that_lacks_envoys_is_told_on_its_target_and_not_on_each_policy():
+    waits = Verdict("Programmed", "False", "NoGateway", NO_ENVOY.message)
+    one = Told()
+    assert news(one, 0, waits) == news(one, 100, waits) == []
+    assert one.due(0) is None
+
+
+def test_a_new_leader_tells_what_lasts_and_not_that_it_is_mended_before_it_was_told():
+    status = [NOT_READY]
+    assert list(Told().news(status, [RESOLVED], (), 0)) == []
+    one = Told()
+    assert list(one.news(status, status, (), 0)) == []
+    assert [found.reason for found in one.news(status, status, (), 60)] == ["BackendNotReady"]
 
 
 def test_that_something_is_mended_is_told_also_where_it_waited_meanwhile():
@@ -97,9 +144,10 @@ def test_a_budget_lets_a_burst_through_and_then_one_at_a_time():
 
 def test_what_a_source_keeps_of_a_document_is_what_is_written_by():
     metadata = {"name": "iris", "namespace": "models", "uid": "u", "resourceVersion": "7", "generation": 2}
-    status = {"conditions": [{"type": "Ready"}], "url": "http://iris", "components": {}}
+    kept = {"conditions": [{"type": "Ready"}], "observedGeneration": 2}
+    status = {**kept, "url": "http://iris", "components": {}}
     document = {"metadata": {**metadata, "labels": {"a": "b"}}, "spec": {"predictor": {}}, "status": status}
-    assert essence(document) == {"metadata": metadata, "spec": {}, "status": {"conditions": [{"type": "Ready"}]}}
+    assert essence(document) == {"metadata": metadata, "spec": {}, "status": kept}
 
 
 REFS = st.builds(lambda name: Ref(KSERVE, "InferenceService", "models", name), st.text(max_size=5))
