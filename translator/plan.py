@@ -196,7 +196,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The first route of a host whose match holds serves a request."""
+    """The first route of a host whose match holds serves a request.
+
+    ``below`` is a path that its match begins with, and that backends do not see.
+    """
 
     name: str
     match: Match
@@ -204,6 +207,7 @@ class Route:
     timeouts: Timeouts
     origin: Origin
     max_request_bytes: int | None = None
+    below: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,13 +226,14 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One service: the unit of planning and of failure."""
+    """One service: the unit of planning and of failure. ``url`` is where KServe says that it is."""
 
     service: Ref
     gateway: str
     hosts: tuple[Host, ...]
     backends: tuple[Backend, ...]
     origin: Origin
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

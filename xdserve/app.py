@@ -53,6 +53,11 @@ def options_of(settings: Settings) -> Options:
     """The settings that planning depends on."""
     return Options(
         domain=settings.domain,
+        domain_template=settings.domain_template,
+        path_template=settings.path_template,
+        url_scheme=settings.url_scheme,
+        cluster_domain=settings.cluster_domain,
+        kserve_config_map=settings.kserve_config_map,
         allowed_hosts=settings.allowed_hosts,
         trusted_hops=settings.trusted_hops,
         name_backends_in_errors=settings.name_backends_in_errors,

@@ -45,6 +45,10 @@ GatewayPullSecrets = Annotated[
     list[str] | None,
     flag("Secrets to pull these images with; they have to be in the namespace of each gateway", "NAME"),
 ]
+GatewayPods = Annotated[
+    bool | None,
+    switch("--gateway-pods", "Look at the gateways' pods to say why they do not start; takes the right to list pods"),
+]
 GatewayXdsAddress = Annotated[
     str | None,
     flag("Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address", "HOST:PORT"),
@@ -85,7 +89,26 @@ XdsAddress = Annotated[
     str | None, flag("Where Envoys connect; others than loopback need TLS and an identity", "HOST:PORT")
 ]
 AdminAddress = Annotated[str | None, flag("Where health, metrics and debug output are served", "HOST:PORT")]
-Domain = Annotated[str | None, flag("Domain of derived hosts: <name>-<namespace>.<domain>", "NAME")]
+Domain = Annotated[
+    str | None, flag("Domain of derived hosts; without it KServe's ingressDomain, else example.com", "NAME")
+]
+DomainTemplate = Annotated[
+    str | None,
+    flag(
+        "Template of derived hosts; without it KServe's domainTemplate, else "
+        "{{ .Name }}-{{ .Namespace }}.{{ .IngressDomain }}",
+        "TEMPLATE",
+    ),
+]
+PathTemplate = Annotated[
+    str | None,
+    flag("Template of the paths of services at the domain itself; without it KServe's pathTemplate", "TEMPLATE"),
+]
+UrlScheme = Annotated[
+    str | None,
+    flag("Scheme of the addresses that are shown; without it KServe's urlScheme, else http", "http|https"),
+]
+ClusterDomain = Annotated[str | None, flag("Domain of the cluster, which ends the names of Services", "NAME")]
 AllowedHosts = Annotated[
     list[str] | None,
     flag("Further hosts each namespace may claim: names, *.NAME or *; namespace * means every one", "NAMESPACE=HOST"),

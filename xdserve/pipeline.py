@@ -15,10 +15,10 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from translator import envoy, names
 from translator.envoy import Rendered
-from translator.objects import Object, TrafficPolicy
+from translator.objects import ConfigMap, Object, TrafficPolicy
 from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, Finding, GatewayPlan, Reason, ServicePlan
-from translator.planners import Planned, plan
+from translator.planners import Planned, naming, plan
 from translator.planners.attachments import check, elsewhere
 from translator.planners.components import ActiveComponents
 from translator.planners.endpoints import endpoints
@@ -187,6 +187,8 @@ class Pipeline:
         """Nobody has read what is new; so say what it makes or is attached to."""
         if found.KIND in TARGET_KINDS:
             self._dirty_services[found.ref] = None
+        elif found.ref == naming.config_map(self._options):
+            self._dirty_attachments[found.ref] = None
         elif isinstance(found, Attached):
             self._dirty_attachments[found.ref] = None
             self._dirty_services[target_of(found)] = None
@@ -387,7 +389,8 @@ class Pipeline:
 
     def _attachment(self, ref: Ref) -> None:
         view = View(self.objects, self._derived)
-        self._reporter.found(ref, check(view, ref, self._options))
+        checked = naming.check if ref.kind == ConfigMap.KIND else check
+        self._reporter.found(ref, checked(view, ref, self._options))
         self._derived.record(AttachmentReader(ref), view.reads if ref in self.objects else ())
 
     def _assignment(self, service: Ref, backend: Backend) -> Resource:

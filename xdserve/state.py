@@ -64,6 +64,7 @@ class ProgramState:
         return {
             "name": name,
             "target": str(target),
+            "url": planned.service.url if planned.service else None,
             "policy": str(planned.accepted.ref) if planned.accepted else None,
             "address": f"{planned.gateway.address}:{planned.gateway.port}" if planned.gateway else None,
             "connected": self._server.connected(name),

@@ -152,6 +152,7 @@ def test_the_file_of_settings_is_one_that_the_program_reads(values):
 
 def test_every_setting_of_the_values_is_one_of_the_program():
     of_the_chart = {"source", "namespaces", "release", "gateway_xds_address", "xds_address", "admin_address"}
+    of_the_chart |= {"gateway_pods"}  # with the right to look at them
     # A peer without an identity, and plain text, are for machines that nobody shares.
     never = {"allow_plaintext", "allow_anonymous", "xds_tokens", "xds_client_ca", "xds_cert", "xds_key"}
     never |= {"kubeconfig", "state_directory", "xds_ca"}
@@ -361,6 +362,8 @@ def test_pods_are_read_only_where_somebody_allows_it():
     assert read({}) == []
     assert read({"rbac": {"pods": True}}) == [["list"]]
     assert read({"rbac": {"pods": True}, "settings": {"provision": "off"}}) == []
+    assert "gateway_pods" not in settings_of(rendered({}))
+    assert settings_of(rendered({"rbac": {"pods": True}}))["gateway_pods"] is True
 
 
 def test_a_short_life_is_long_enough_for_a_short_drain():

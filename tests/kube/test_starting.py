@@ -60,19 +60,30 @@ async def says(cluster, words):
     await wait_until(lambda: messages(cluster) == {wanted}, 30, words, 0.1)
 
 
+async def looks(cluster, children):
+    """A start looks at all gateways; else that is done once a minute."""
+    replica = Replica(cluster, "xdserve-0")
+    await replica.started(children)
+    await cluster.provisioned()
+    return replica
+
+
 async def test_a_deployment_that_may_make_no_pods_is_quoted(cluster, models, tmp_path):
     cluster.deploy(models)
     cluster.apiserver.apply(weighed(v2=100), namespace=cluster.namespace)
+    hint = f"see the pods of Deployment {GATEWAY}"
     with Children(tmp_path) as children:
-        await Replica(cluster, "xdserve-0").started(children)
-        await cluster.provisioned()
-        hint = f"see the pods of Deployment {GATEWAY}"
+        replica = await looks(cluster, children)
         await says(cluster, hint)
         deployment_says(cluster, ("ReplicaFailure", "True", "FailedCreate", WEBHOOK))
+        assert replica.child.stop() == 0
+        replica = await looks(cluster, children)
         await says(cluster, f"Deployment {GATEWAY}: no pod can be made (FailedCreate): {WEBHOOK}")
         # It may not look at pods, so of an image it can only say where to look.
         make_pod(cluster, {"reason": "ImagePullBackOff", "message": "Back-off"})
         deployment_says(cluster, ("Progressing", "True", "ReplicaSetUpdated", "progressing"))
+        assert replica.child.stop() == 0
+        await looks(cluster, children)
         await says(cluster, hint)
 
 
@@ -87,8 +98,9 @@ async def test_where_it_may_look_at_pods_an_image_that_cannot_be_pulled_is_told(
     allowed.deploy(models)
     allowed.apiserver.apply(weighed(v2=100), namespace=allowed.namespace)
     with Children(tmp_path) as children:
-        await Replica(allowed, "xdserve-0").started(children)
-        await allowed.provisioned()
+        replica = await looks(allowed, children)
         make_pod(allowed, {"reason": "ImagePullBackOff", "message": "Back-off pulling image"})
+        assert replica.child.stop() == 0
+        await Replica(allowed, "xdserve-0", flags=("--gateway-pods",)).started(children)
         image = "container envoy cannot get its image example.org/envoy:v9 (ImagePullBackOff)"
         await says(allowed, f"Deployment {GATEWAY}: {image}")

@@ -456,7 +456,7 @@ def test_a_name_is_kept_where_it_can_be(name):
 def test_a_service_is_called_by_its_entrance_inside_the_cluster(name):
     """Also by clients of a cluster-local one, which answers to no other host."""
     ref = REF._replace(name=name)
-    assert f"{names.entrance(ref)}.models.svc.cluster.local" in inside(ref)
+    assert f"{names.entrance(ref)}.models.svc.cluster.local" in inside(ref, "cluster.local")
 
 
 def test_paths_in_the_pod_are_absolute():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bootstrap.address import Address
+from translator.objects.templates import DOMAIN_TEMPLATE
 from xdserve.settings import LogLevel, Provision, Settings, SettingsError, Word, flag_of, load, variable_of
 
 
@@ -39,7 +40,8 @@ def test_defaults() -> None:
     assert (settings.gateway_image, settings.gateway_xds_address) == ("envoyproxy/envoy:v1.40.0", None)
     assert settings.xds_address == Address("127.0.0.1", 18000)
     assert settings.admin_address == Address("127.0.0.1", 19000)
-    assert settings.domain == "example.com"
+    assert (settings.domain, settings.domain_template, settings.path_template, settings.url_scheme) == (None,) * 4
+    assert settings.cluster_domain == "cluster.local"
     assert settings.allowed_hosts == {}
     assert (settings.name_backends_in_errors, settings.trusted_hops, settings.linger) == (False, 0, 5.0)
     assert (settings.xds_cert, settings.xds_key, settings.xds_client_ca, settings.xds_tokens) == (None,) * 4
@@ -83,6 +85,7 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
         "kserve_config_map": "serving/inferenceservice-config",
         "gateway_ca_file": "/etc/pki/tls/certs/ca-bundle.crt",
         "gateway_replicas": "3",
+        "gateway_pods": "true",
         "release": "blue",
         "allow_plaintext": "true",
         "allow_anonymous": "true",
@@ -95,6 +98,10 @@ def test_every_setting_can_come_from_each_source(file: Path, monkeypatch: pytest
         "xds_address": "0.0.0.0:1",
         "admin_address": "[::1]:0",
         "domain": "models.example",
+        "domain_template": "{{ .Namespace }}-{{.Name}}.{{ .IngressDomain }}",
+        "path_template": "/serving/{{ .Namespace }}/{{ .Name }}",
+        "url_scheme": "https",
+        "cluster_domain": "corp.example",
         "allowed_hosts": "models=*.example.org *=shared.example.org",
         "name_backends_in_errors": "true",
         "trusted_hops": "2",
@@ -197,7 +204,7 @@ def test_a_stronger_source_replaces_a_whole_map(file: Path) -> None:
 def test_empty_values_count_as_not_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("")
     monkeypatch.setenv("XDSERVE_DOMAIN", "")
-    assert load(config=file).domain == "example.com"
+    assert load(config=file).domain is None
 
 
 def test_a_cluster_guards_the_port_by_a_certificate_and_tokens_of_its_own() -> None:
@@ -222,6 +229,23 @@ def test_variables_that_kubernetes_sets_for_a_service_do_no_harm(monkeypatch: py
         ("xds_address", "localhost", "HOST:PORT (an IPv6 address in brackets), the port 0..65535"),
         ("admin_address", "::1:80", "HOST:PORT (an IPv6 address in brackets), the port 0..65535"),
         ("domain", "-a", "a DNS name, as in example.com"),
+        ("cluster_domain", "a_b", "a DNS name, as in cluster.local"),
+        ("domain_template", "{{ .Name }}.example.com", "what has .Name and .Namespace"),
+        ("domain_template", "{{ .Name }}-{{ .Namespace", "braces in pairs"),
+        ("domain_template", "{{ .Name }}_{{ .Namespace }}", f"a DNS name in lower case, as in {DOMAIN_TEMPLATE}"),
+        ("domain_template", "{{ .Labels.x }}-{{ .Name }}", '.Name, .Namespace, .IngressDomain instead of ".Labels.x"'),
+        (
+            "domain_template",
+            "{{ if .Name }}{{ .Namespace }}",
+            '.Name, .Namespace, .IngressDomain instead of "if .Name"',
+        ),
+        (
+            "path_template",
+            "serving/{{ .Namespace }}/{{ .Name }}",
+            "a path of letters, digits, ., _, ~ and -, as in /serving/{{ .Namespace }}/{{ .Name }}",
+        ),
+        ("path_template", "/{{ .IngressDomain }}/{{ .Name }}", '.Name, .Namespace instead of ".IngressDomain"'),
+        ("url_scheme", "ftp", "'http' or 'https'"),
         ("trusted_hops", "-1", "0 or more"),
         ("trusted_hops", "1.5", "a whole number"),
         ("trusted_hops", "x" * 100, "a whole number"),

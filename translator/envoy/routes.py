@@ -83,7 +83,7 @@ def _routes(service: Ref, route: PlannedRoute, max_request_bytes: int | None) ->
         yield _reply(route.name, route.match, action)
         return
     own = None if route.max_request_bytes == max_request_bytes else route.max_request_bytes
-    for leg in legs(service, action, route.timeouts):
+    for leg in legs(service, action, route.timeouts, route.below):
         yield Route(
             name=route.name + leg.suffix,
             match=route_match(route.match, *leg.conditions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 from translator import names
 from translator.envoy.cookies import has_cookie
 from translator.envoy.rendered import milliseconds
+from translator.envoy.shared import shared
 from translator.objects.ref import Ref
 from translator.plan import Cookie, Header, Share, Split, Timeouts
 from xds.api.envoy.config.core.v3 import HeaderValue, HeaderValueOption, HeaderValueOptionHeaderAppendAction
@@ -21,6 +23,7 @@ from xds.api.envoy.config.route.v3 import (
     WeightedCluster,
     WeightedClusterClusterWeight,
 )
+from xds.api.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
 
 STICKY_TOTAL = 1_000_000_000
 """The hash of a key is taken modulo the total weight, so the total must stay when weights change: then between two
@@ -46,7 +49,7 @@ class Leg:
     set_cookie: HeaderValueOption | None = None
 
 
-def legs(service: Ref, split: Split, timeouts: Timeouts) -> Iterator[Leg]:
+def legs(service: Ref, split: Split, timeouts: Timeouts, below: str = "") -> Iterator[Leg]:
     """The routes of a split, in order.
 
     A sticky cookie takes two: with the cookie its value decides; without it an id of the gateway's own decides, and the
@@ -56,16 +59,16 @@ def legs(service: Ref, split: Split, timeouts: Timeouts) -> Iterator[Leg]:
     match split.sticky:
         case Cookie() as cookie:
             by_cookie = RouteActionHashPolicy(cookie=RouteActionHashPolicyCookie(name=cookie.name))
-            yield Leg("-sticky", (has_cookie(cookie.name),), _action(service, split, timeouts, by_cookie))
+            yield Leg("-sticky", (has_cookie(cookie.name),), _action(service, split, timeouts, below, by_cookie))
             drawn = _by_header(UNIQUE_ID, terminal=True), _by_header(REQUEST_ID)
-            yield Leg("", (), _action(service, split, timeouts, *drawn), _set_cookie(cookie))
+            yield Leg("", (), _action(service, split, timeouts, below, *drawn), _set_cookie(cookie))
         case Header(name):
-            yield Leg("", (), _action(service, split, timeouts, _by_header(name)))
+            yield Leg("", (), _action(service, split, timeouts, below, _by_header(name)))
         case None:
-            yield Leg("", (), _action(service, split, timeouts))
+            yield Leg("", (), _action(service, split, timeouts, below))
 
 
-def _action(service: Ref, split: Split, timeouts: Timeouts, *by: RouteActionHashPolicy) -> RouteAction:
+def _action(service: Ref, split: Split, timeouts: Timeouts, below: str, *by: RouteActionHashPolicy) -> RouteAction:
     single = len(split.shares) == 1
     return RouteAction(
         cluster=names.cluster(service, split.shares[0].backend) if single else None,
@@ -73,7 +76,14 @@ def _action(service: Ref, split: Split, timeouts: Timeouts, *by: RouteActionHash
         hash_policy=list(by),
         timeout=milliseconds(timeouts.request),
         idle_timeout=milliseconds(timeouts.idle),
+        regex_rewrite=_without(below) if below else None,
     )
+
+
+@shared
+def _without(below: str) -> RegexMatchAndSubstitute:
+    """The path without what all paths begin with; Envoy would make two slashes of one by a rewrite of the prefix."""
+    return RegexMatchAndSubstitute(pattern=RegexMatcher(regex=f"^{re.escape(below)}/?"), substitution="/")
 
 
 def _weighted(service: Ref, shares: Sequence[Share], *, sticky: bool) -> WeightedCluster:

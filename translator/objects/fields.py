@@ -174,6 +174,11 @@ Host = Annotated[str, BeforeValidator(_host), Field(max_length=253)]
 IpAddress = Annotated[str, BeforeValidator(_literal_address)]
 
 
+def is_domain(text: str) -> bool:
+    """Whether it is a DNS name in lower case."""
+    return len(text) <= 253 and _HOST.fullmatch(text) is not None and not text.startswith("*")
+
+
 def is_text(value: str) -> bool:
     """Whether a request can have it: no control character, and nothing that has no UTF-8."""
     return _TEXT.fullmatch(value) is not None

@@ -96,6 +96,7 @@ def plan(
         gateway=names.gateway(ref),
         hosts=routing.hosts(),
         backends=(*_backends(resolved, entrance.edge), *beside.backends),
+        url=target.addresses.url,
     )
     looked_up = [*resolved.findings, *without_grpc(applied.rules, resolved.variants, applied.candidates)]
     findings = (*target.findings, *applied.invalid, *applied.findings, *_expected(target, looked_up), *refused)
@@ -119,9 +120,9 @@ def _target(view: View, ref: Ref, options: Options, before: Before) -> Target | 
         case InferenceService():
             return kserve.target(view, found, options, entry.active(view, found, before))
         case Inference():
-            return kubedl.target(found, options)
+            return kubedl.target(view, found, options)
         case Service() if view.find(POLICIES, ref) or view.find(GATEWAYS, ref):
-            return core.target(found, options)
+            return core.target(view, found, options)
         case _:
             return None
 
@@ -160,7 +161,7 @@ def _claimed(
     if gateway is None:
         return (), []
     components = (host for component in target.components for host in component.hosts)
-    granted, refused = hosts.claimed(view, gateway, (*target.outside, *target.inside, *components), options)
+    granted, refused = hosts.claimed(view, gateway, (*target.addresses.all, *components), options)
     if not target.cluster_local:
         return granted, refused
     message = f"has no effect: {target.ref} is for the cluster alone"
@@ -185,6 +186,6 @@ def _gateway(
         origin=Origin(found.ref, "spec") if found else Origin(target.ref, "metadata.name"),
         pods=pods.pods(found, router.planned(asking, port)),
         edge=planned_edge(found.spec.edge) if found else DEFAULT_EDGE,
-        default_host=target.inside[0],
+        default_host=target.addresses.inside[0],
         name_backends=options.name_backends_in_errors,
     )

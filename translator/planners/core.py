@@ -6,11 +6,13 @@ from translator.objects.core import Service
 from translator.objects.ref import Origin
 from translator.planners import hosts
 from translator.planners.endpoints import PortOf
+from translator.planners.naming import naming
 from translator.planners.options import Options
 from translator.planners.target import Candidate, Target, Weighted
+from translator.view import View
 
 
-def target(service: Service, options: Options) -> Target:
+def target(view: View, service: Service, options: Options) -> Target:
     """What a Service asks for: everything to its main port."""
     name = service.ref.name
     return Target(
@@ -22,6 +24,5 @@ def target(service: Service, options: Options) -> Target:
         split=(Weighted(name, 100),),
         split_origin=Origin(service.ref, "spec.ports"),
         # The Service's own in-cluster names reach its pods, but whoever names them at the gateway means the gateway.
-        outside=(hosts.outside(service.ref, options.domain),),
-        inside=hosts.inside(service.ref),
+        addresses=hosts.addresses(naming(view, options), service.ref, options),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from translator import names
 from translator.objects.gateway import ServiceGateway
 from translator.objects.kserve import InferenceService
@@ -9,23 +11,38 @@ from translator.objects.kubedl import Inference
 from translator.objects.ref import KSERVE, KUBEDL, Origin, Ref
 from translator.plan import Finding, Reason
 from translator.planners.indexes import HOSTS, age, target_of
+from translator.planners.naming import COMPONENTS, Naming, naming
 from translator.planners.options import Options
+from translator.planners.target import Addresses
 from translator.view import Absent, View
 
-CLUSTER_SUFFIXES = ("", ".svc", ".svc.cluster.local")
+
+def inside(ref: Ref, cluster_domain: str) -> tuple[str, ...]:
+    """The names inside the cluster: of the service itself and of its gateway's entrance, in full and as short."""
+    suffixes = _suffixes(cluster_domain)
+    return tuple(f"{name}.{ref.namespace}{suffix}" for name in (ref.name, names.entrance(ref)) for suffix in suffixes)
 
 
-def outside(ref: Ref, domain: str, component: str = "") -> str:
-    """The name from outside, as KServe's domain template has it: ``iris-models.<domain>``."""
-    part = f"-{component}" if component else ""
-    return f"{ref.name}{part}-{ref.namespace}.{domain}"
-
-
-def inside(ref: Ref) -> tuple[str, ...]:
-    """The names inside the cluster: of the service itself and of its gateway's entrance."""
-    return tuple(
-        f"{name}.{ref.namespace}{suffix}" for name in (ref.name, names.entrance(ref)) for suffix in CLUSTER_SUFFIXES
+def addresses(named: Naming, ref: Ref, options: Options) -> Addresses:
+    """What a service is called by."""
+    path = named.path(ref)
+    return Addresses(
+        outside=named.host(ref),
+        inside=inside(ref, options.cluster_domain),
+        short=short(ref),
+        path_host=named.domain if path else "",
+        path=path,
+        url=named.url(ref),
     )
+
+
+def short(ref: Ref) -> tuple[str, ...]:
+    """The names that pods of the same namespace can leave it at. A gateway of one service knows whom they mean."""
+    return ref.name, names.entrance(ref)
+
+
+def _suffixes(cluster_domain: str) -> tuple[str, ...]:
+    return "", ".svc", f".svc.{cluster_domain}"
 
 
 def claimed(
@@ -46,7 +63,7 @@ def claimed(
 
 
 def _refusal(view: View, gateway: ServiceGateway, host: str, options: Options) -> tuple[Reason, str] | None:
-    owner = _owner(view, host, options.domain)
+    owner = _owner(view, host, options)
     if owner is not None and owner != target_of(gateway):
         return Reason.CONFLICTED, f"{host} belongs to {owner}"
     if not options.allows_host(gateway.ref.namespace, host):
@@ -62,9 +79,9 @@ def _refusal(view: View, gateway: ServiceGateway, host: str, options: Options) -
     return None
 
 
-def _owner(view: View, host: str, domain: str) -> Ref | None:
+def _owner(view: View, host: str, options: Options) -> Ref | None:
     """The service that a host name is derived from, if there is one."""
-    for namespace, name in _derived_from(host, domain):
+    for namespace, name in _derived_from(view, host, options):
         for group, kind, model in ((KSERVE, "InferenceService", InferenceService), (KUBEDL, "Inference", Inference)):
             ref = Ref(group, kind, namespace, name)
             if not isinstance(view.get(ref, model), Absent):
@@ -72,11 +89,15 @@ def _owner(view: View, host: str, domain: str) -> Ref | None:
     return None
 
 
-def _derived_from(host: str, domain: str) -> list[tuple[str, str]]:
-    labels = host.split(".")
-    if host.endswith("." + domain):
-        words = host.removesuffix("." + domain).split("-")
-        return [("-".join(words[cut:]), "-".join(words[:cut])) for cut in range(1, len(words))]
-    if ".".join(["", *labels[2:]]).rstrip(".") in CLUSTER_SUFFIXES and len(labels) >= 2:
-        return [(labels[1], labels[0]), (labels[1], labels[0].removesuffix(names.ENTRANCE))]
-    return []
+def _derived_from(view: View, host: str, options: Options) -> Iterator[tuple[str, str]]:
+    """Namespaces and names; also those of a service of which the host names a component."""
+    for namespace, name in naming(view, options).of_host(host):
+        yield namespace, name
+        service, dash, component = name.rpartition("-")
+        if dash and component in COMPONENTS:
+            yield namespace, service
+    name, _, rest = host.partition(".")
+    namespace, dot, suffix = rest.partition(".")
+    if namespace and dot + suffix in _suffixes(options.cluster_domain):
+        yield namespace, name
+        yield namespace, name.removesuffix(names.ENTRANCE)

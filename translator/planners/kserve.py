@@ -11,6 +11,7 @@ from translator.plan import Finding, Reason
 from translator.planners import hosts
 from translator.planners.components import EXPLAINER, PREDICTOR, TRANSFORMER, ActiveComponents
 from translator.planners.entry import candidate, port_of, predictor_service, waiting, wanted
+from translator.planners.naming import naming
 from translator.planners.options import Options
 from translator.planners.target import Candidate, Target, Weighted, is_ready
 from translator.planners.target import Component as Part
@@ -32,23 +33,21 @@ def target(view: View, service: InferenceService, options: Options, active: Acti
     """
     new = wanted(service)
     active = active or new
-    candidates = _candidates(service, active, new)
-    entry = active.entry
-    timeout = _timeout(_entered(service, entry))
+    candidates, entry = _candidates(service, active, new), active.entry
+    named = naming(view, options)
     return Target(
         ref=service.ref,
         candidates=candidates,
         entry=entry,
         split=_split(view, service, candidates) if entry == PREDICTOR else (Weighted(TRANSFORMER, 100),),
         split_origin=Origin(service.ref, "spec.canary" if service.spec.canary else f"spec.{entry}"),
-        outside=(hosts.outside(service.ref, options.domain),),
-        inside=hosts.inside(service.ref),
+        addresses=hosts.addresses(named, service.ref, options),
         components=tuple(
-            Part(name, (hosts.outside(service.ref, options.domain, name),), _timeout(component))
+            Part(name, (named.host(service.ref, name),), _timeout(component))
             for name, component in _components(service)
         ),
         explainer=EXPLAINER if active.explainer else None,
-        request_timeout=timeout,
+        request_timeout=_timeout(_entered(service, entry)),
         request_headers=_headers(service.ref),
         cluster_local=service.cluster_local,
         stopped=service.stopped,

@@ -6,8 +6,10 @@ from translator.objects.kubedl import Inference
 from translator.objects.ref import Origin
 from translator.planners import hosts
 from translator.planners.endpoints import PortOf
+from translator.planners.naming import naming
 from translator.planners.options import Options
 from translator.planners.target import Candidate, Target, Weighted
+from translator.view import View
 
 HTTP_PORT = 8080
 """KubeDL gives every Service the ports ``http`` 8080 and ``grpc`` 9000."""
@@ -16,7 +18,7 @@ DEFAULT_WEIGHT = 100
 """What KubeDL counts for a predictor without ``trafficWeight``; one predictor alone gets all."""
 
 
-def target(inference: Inference, options: Options) -> Target:
+def target(view: View, inference: Inference, options: Options) -> Target:
     """What an Inference asks for by its own fields."""
     predictors = inference.spec.predictors
     return Target(
@@ -32,8 +34,7 @@ def target(inference: Inference, options: Options) -> Target:
         entry="",
         split=_split(inference),
         split_origin=Origin(inference.ref, "spec.predictors"),
-        outside=(hosts.outside(inference.ref, options.domain),),
-        inside=hosts.inside(inference.ref),
+        addresses=hosts.addresses(naming(view, options), inference.ref, options),
     )
 
 

@@ -17,6 +17,11 @@ MAX_REQUEST_BYTES = 16 << 20
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 """The public authorities in Envoy's images, as Debian and Ubuntu have them."""
 
+DOMAIN, URL_SCHEME = "example.com", "http"
+"""KServe's own defaults."""
+
+CLUSTER_DOMAIN = "cluster.local"
+
 KSERVE_CONFIG_MAP = "kserve/inferenceservice-config"
 """Where KServe is told how it is to name hosts: namespace and name."""
 
@@ -28,12 +33,20 @@ MOST_NAMED = 16
 class Options:
     """The operator's settings that planning depends on.
 
-    ``allowed_hosts`` has for each namespace (``*`` for all) the patterns of hosts that it may claim: a name, or
-    ``*.`` and a suffix. ``ca_file`` has the authorities, in the gateways' image, that backends are verified by where a
-    policy names none. ``selective``: only InferenceServices and Inferences of some labels are looked at.
+    ``domain``, the templates and ``url_scheme`` say how services are called; what is None is told by the ConfigMap
+    ``kserve_config_map`` (``<namespace>/<name>``, empty for none). ``cluster_domain`` ends the names of Services.
+
+    ``allowed_hosts`` has for each namespace (``*`` for all) the patterns of hosts that it may claim: a name, or ``*.``
+    and a suffix. ``ca_file`` has the authorities, in the gateways' image, that backends are verified by where a policy
+    names none. ``selective``: only InferenceServices and Inferences of some labels are looked at.
     """
 
-    domain: str = "example.com"
+    domain: str | None = None
+    domain_template: str | None = None
+    path_template: str | None = None
+    url_scheme: str | None = None
+    kserve_config_map: str = KSERVE_CONFIG_MAP
+    cluster_domain: str = CLUSTER_DOMAIN
     allowed_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     trusted_hops: int = 0
     name_backends_in_errors: bool = False

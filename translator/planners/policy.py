@@ -187,7 +187,7 @@ def _part(view: View, ref: Ref, backend: Backend, origin: Origin, options: Optio
         return Finding(origin, Reason.BACKEND_NOT_FOUND, f"{ref} not found")
     if section is None:
         return kubedl.entry(inference, backend.name, origin)
-    return _section(ref, kubedl.target(inference, options).candidates, section, origin)
+    return _section(ref, kubedl.target(view, inference, options).candidates, section, origin)
 
 
 def _section(ref: Ref, parts: Mapping[str, Candidate], section: str, origin: Origin) -> Candidate | Finding:

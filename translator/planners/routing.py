@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,7 +37,7 @@ UNAVAILABLE = 503
 ERRORS = {
     "NoBackendReady": (UNAVAILABLE, "no backend of the rule is ready"),
     "Stopped": (UNAVAILABLE, "the service is stopped"),
-    "NotFound": (404, "a host that the cluster-local service does not have; a service that is gone"),
+    "NotFound": (404, "a host or path that no service has, where not every one is served; a service that is gone"),
     "NoGRPC": (404, "a gRPC call where no backend speaks gRPC"),
 }
 """The errors that a gateway answers by its routes: status, and when."""
@@ -86,13 +87,15 @@ class Routing:
         bad_host = self._answer(*_BAD_HOST)
         first = (*probes, *(self._stopped() if target.stopped else self._without_grpc()))
         routes = first if target.stopped else (*first, *self._routes())
+        addresses = target.addresses
         if target.cluster_local:
-            main = self._host("main", target.inside, routes)
+            # Of the names of a gateway for all hosts the short ones need no word.
+            main = self._host("main", (*addresses.inside, *addresses.short), routes)
             return main, Host("others", (ANY_HOST,), (bad_host, *probes, self._not_found()))
-        names = tuple(dict.fromkeys((*target.outside, *target.inside, *self.claimed)))
+        names = tuple(dict.fromkeys((addresses.outside, *addresses.inside, *self.claimed)))
         # A name that is compared as a whole is never ambiguous.
         main = self._host("main", (*names, ANY_HOST), (bad_host, *routes))
-        return main, *self._component_hosts(first, names)
+        return main, *self._component_hosts(first, names), *self._path_host(routes, names)
 
     def _host(self, name: str, domains: tuple[str, ...], routes: tuple[Route, ...]) -> Host:
         return Host(name, domains, routes, self.target.request_headers, self.max_request_bytes)
@@ -104,6 +107,13 @@ class Routing:
             if domains:
                 routes = () if self.target.stopped else self._rule(self._whole(component.name))
                 yield self._host(component.name, domains, (*first, *routes))
+
+    def _path_host(self, routes: Sequence[Route], taken: tuple[str, ...]) -> Iterator[Host]:
+        """The host that services share, each below its own path: what is not below this one's is not for it."""
+        host, path = self.target.addresses.path_host, self.target.addresses.path
+        if host and host not in taken:
+            below = (replace(route, match=_below(path, route.match), below=path) for route in routes)
+            yield self._host("path", (host,), (*below, self._not_found("no service has this path")))
 
     def _routes(self) -> Iterator[Route]:
         """Those before all rules; rules in order, ``:explain`` to the explainer, then the default split."""
@@ -198,8 +208,8 @@ class Routing:
     def _stopped(self) -> Iterator[Route]:
         yield self._answer("stopped", _ANY, _error("Stopped", f"{self.target.ref.name} is stopped"))
 
-    def _not_found(self) -> Route:
-        return self._answer("not-found", _ANY, _error("NotFound", "no service has this host"))
+    def _not_found(self, message: str = "no service has this host") -> Route:
+        return self._answer("not-found", _ANY, _error("NotFound", message))
 
     def _answer(self, name: str, match: Match, reply: Reply) -> Route:
         return Route(name, match, reply, _NO_BACKEND, self.target.split_origin)
@@ -239,6 +249,16 @@ def gone(service: Ref) -> ServicePlan:
     route = Route("gone", _ANY, reply, _NO_BACKEND, origin)
     host = Host("others", (ANY_HOST,), (route,))
     return ServicePlan(service, names.gateway(service), (host,), (), origin)
+
+
+def _below(path: str, match: Match) -> Match:
+    """The same match for requests whose path has this one before it: a path of one spelling."""
+    condition = match.path or PathMatch(Comparison.PREFIX, "/")
+    if condition.comparison is Comparison.REGEX:
+        # It matches a whole path, so that what it begins with says no more than that.
+        expression = condition.value.removeprefix("^")
+        return replace(match, path=PathMatch(Comparison.REGEX, f"{re.escape(path)}(?:{expression})"))
+    return replace(match, path=PathMatch(condition.comparison, path + condition.value))
 
 
 def _claims(condition: PathMatch | None, path: str) -> bool:

@@ -79,6 +79,27 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
+class Addresses:
+    """What a service is called by: ``outside`` and ``inside`` the cluster, and ``short`` in its own namespace.
+
+    Below ``path`` it is served at the host ``path_host``, which it shares with others; both are empty for none. ``url``
+    is the address that KServe gives out.
+    """
+
+    outside: str
+    inside: tuple[str, ...]
+    short: tuple[str, ...]
+    path_host: str
+    path: str
+    url: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every host that is its own."""
+        return self.outside, *self.inside, *self.short
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A service as its own fields have it, without any policy; ``unserved`` says why it gets no gateway."""
 
@@ -86,8 +107,7 @@ class Target:
     candidates: Mapping[str, Candidate]
     entry: str
     split: tuple[Weighted, ...]
-    outside: tuple[str, ...]
-    inside: tuple[str, ...]
+    addresses: Addresses
     split_origin: Origin
     components: tuple[Component, ...] = ()
     explainer: str | None = None

@@ -43,13 +43,13 @@ _EMPTY = (
     """-p '[{{"op": "remove", "path": "/data"}}]'"""
 )
 _SERVED = (BUNDLE, CERTIFICATE, KEY)
-_SVC, _CLUSTER = ".svc", ".cluster.local"
+_SVC = ".svc"
 
 
-def names_of(address: Address) -> tuple[str, ...]:
+def names_of(address: Address, cluster_domain: str) -> tuple[str, ...]:
     """The names that a server has which gateways reach at an address: those of its Service in full and in short."""
     host = address.canonical_host
-    return (host.removesuffix(_SVC), host, host + _CLUSTER) if host.endswith(_SVC) else (host,)
+    return (host.removesuffix(_SVC), host, f"{host}.{cluster_domain}") if host.endswith(_SVC) else (host,)
 
 
 class Authority:

@@ -20,17 +20,23 @@ _PULLS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 """A pod is in the first two by turns, so they are one."""
 _STARTS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _CRASHES = "CrashLoopBackOff"
+_TROUBLES = {("ReplicaFailure", "True"), ("Progressing", "False")}
+
+
+def troubles(deployment: Found) -> list[Found]:
+    """The conditions by which a Deployment says that something is wrong."""
+    found = _list(deployment.get("status"), "conditions")
+    return [one for one in found if (one.get("type"), one.get("status")) in _TROUBLES]
 
 
 def why_not_started(deployment: Found, pods: Iterable[Found] = ()) -> str | None:
     """What keeps a Deployment from having pods that run; None where it says nothing, as while they start."""
-    said = {one.get("type"): one for one in _list(deployment.get("status"), "conditions")}
-    failure, progress = said.get("ReplicaFailure", {}), said.get("Progressing", {})
-    if failure.get("status") == "True":
+    said = {one.get("type"): one for one in troubles(deployment)}
+    if failure := said.get("ReplicaFailure"):
         return _line("no pod can be made", failure, deployment)
     if (found := next((line for pod in pods for line in _of_pod(pod)), None)) is not None:
         return found
-    if progress.get("status") == "False":
+    if progress := said.get("Progressing"):
         return _line("its pods do not become available", progress, deployment) + " See its pods."
     return None
 

@@ -128,18 +128,19 @@ class OnKubernetes:
             release=settings.release,
             replicas=settings.gateway_replicas,
         )
+        bounded = self._leadership.bounded(self._call)
+        self._starting = Starting(bounded, self._leadership, self, settings.release, pods=settings.gateway_pods)
         self._provisioner = Provisioner(
-            self._leadership.bounded(self._call),
+            bounded,
             self._deploying,
             self._leadership,
             readable=self._readable,
             settled=lambda: self._parts.pipeline.idle,
             listens=self._listens,
+            looked=self._starting.looked,
             told=self._told,
             namespaces=settings.namespaces,
         )
-        bounded = self._leadership.bounded(self._call)
-        self._starting = Starting(bounded, settings.release, self._leadership, self)
         self._authority = self._authorities(folder)
         report = names.report(settings.release, me.name)
         self._elsewhere = Elsewhere(client, me.namespace, report, self._heard)
@@ -158,7 +159,7 @@ class OnKubernetes:
         return Authority(
             self._call,
             self._me.namespace,
-            names_of(self._deploying.xds_address),
+            names_of(self._deploying.xds_address, given.cluster_domain),
             folder / "certificate",
             held=lambda: self._leadership.held,
             changed=self._believed,

@@ -67,6 +67,7 @@ class Provisioner:
         settled: whether all that is known has been planned. Until then nothing is deleted.
         listens: whether the Envoys of a target's gateway listen at a port. A Service that is there leads to another
             port not before they do: what Envoys refuse, or have yet to take, nobody would answer at.
+        looked: called with all that there is, but ConfigMaps, whenever it has been looked at.
         told: called with a target when something else is wrong with its gateway than before: see `errors`.
         namespaces: those that are looked into; empty for all.
         clock: seconds, monotonic.
@@ -81,6 +82,7 @@ class Provisioner:
         readable: Callable[[Ref], bool],
         settled: Callable[[], bool] = lambda: True,
         listens: Callable[[Ref, int], bool] = lambda *_: True,
+        looked: Callable[[Listing], None] = lambda _: None,
         told: Callable[[Ref], None] = lambda _: None,
         namespaces: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -90,7 +92,8 @@ class Provisioner:
         self.failures = 0
         """Tries that failed."""
         self._deploying, self._leadership = deploying, leadership
-        self._readable, self._settled, self._listens, self._told = readable, settled, listens, told
+        self._readable, self._settled, self._listens = readable, settled, listens
+        self._looked, self._told = looked, told
         pace = Pace(PER_SECOND, BURST)
         self._parts = Parts(call, deploying.release, lambda: self._leadership.held, pace, namespaces)
         self._clock = clock
@@ -296,6 +299,7 @@ class Provisioner:
         self._kept = {ref for ref in unwanted if not self._readable(ref)}
         self._mark(unwanted - self._kept)
         self._looks += 1
+        self._looked(found)
         now = self._clock()
         self._look_at = now + max(LOOK_SECONDS, LONGEST_LOOK * (now - begun)) * _random.uniform(0.9, 1.1)
 

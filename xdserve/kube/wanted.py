@@ -9,6 +9,7 @@ from bootstrap.manifests import CONFIG_CONTENT, CONTENT, Manifest, Owner
 from translator.objects import Inference, InferenceService, Service, ServiceGateway
 from translator.objects.ref import Ref
 from translator.plan import GatewayPlan
+from xdserve.kube.deployments import troubles
 from xdserve.settings import Provision
 
 ANNOTATION = "xdserve.io/gateway"
@@ -69,7 +70,8 @@ def essence(document: Found) -> dict[str, Any]:
     metadata, status = document["metadata"], document.get("status") or {}
     kept = {name: document[name] for name in document.keys() - {"metadata", "status"}}
     kept["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
-    return kept | {"status": {name: status[name] for name in _PROGRESS if name in status}}
+    told = {"conditions": found} if (found := troubles(document)) else {}
+    return kept | {"status": {name: status[name] for name in _PROGRESS if name in status} | told}
 
 
 def ending(found: Found) -> bool:

@@ -159,7 +159,7 @@ def _made_for(view: View, ref: Ref, options: Options) -> frozenset[Ref]:
         return _services(each.port for each in kserve.target(view, service, options).candidates.values())
     if ref.kind == Inference.KIND and isinstance(inference := view.get(ref, Inference), Inference):
         whole = Ref(CORE, Service.KIND, ref.namespace, ref.name)
-        return _services(each.port for each in kubedl.target(inference, options).candidates.values()) | {whole}
+        return _services(each.port for each in kubedl.target(view, inference, options).candidates.values()) | {whole}
     return frozenset()
 
 

@@ -13,7 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bootstrap.address import Address
 from bootstrap.router import IMAGE as ROUTER_IMAGE
-from translator.planners.options import CA_FILE, KSERVE_CONFIG_MAP
+from translator.objects.templates import DOMAIN_TEMPLATE, TemplateInvalid, domain_template, path_template
+from translator.planners.options import CA_FILE, CLUSTER_DOMAIN, KSERVE_CONFIG_MAP, URL_SCHEME
+from translator.planners.options import DOMAIN as DOMAIN_DEFAULT
 from xdserve.settings import values
 from xdserve.settings.values import (
     DOMAIN,
@@ -27,6 +29,7 @@ from xdserve.settings.values import (
     LogLevel,
     Provision,
     SourceSetting,
+    UrlScheme,
     Word,
     short,
     wrong,
@@ -78,6 +81,10 @@ class Settings(BaseSettings):
     gateway_replicas: int = Field(
         2, ge=1, le=100, description="Pods of each gateway, where its ServiceGateway says no other number"
     )
+    gateway_pods: bool = Field(
+        default=False,
+        description="Look at the gateways' pods to say why they do not start; takes the right to list pods",
+    )
     release: str = Field(
         "xdserve", description="Name of this installation in the cluster: of its Lease, its Secret, on its gateways"
     )
@@ -106,7 +113,19 @@ class Settings(BaseSettings):
     admin_address: AddressSetting = Field(
         Address("127.0.0.1", 19000), description="Where health, metrics and debug output are served"
     )
-    domain: str = Field("example.com", description="Domain of derived hosts: <name>-<namespace>.<domain>")
+    domain: str | None = Field(
+        None, description=f"Domain of derived hosts; without it KServe's ingressDomain, else {DOMAIN_DEFAULT}"
+    )
+    domain_template: str | None = Field(
+        None, description=f"Template of derived hosts; without it KServe's domainTemplate, else {DOMAIN_TEMPLATE}"
+    )
+    path_template: str | None = Field(
+        None, description="Template of the paths of services at the domain itself; without it KServe's pathTemplate"
+    )
+    url_scheme: UrlScheme | None = Field(
+        None, description=f"Scheme of the addresses that are shown; without it KServe's urlScheme, else {URL_SCHEME}"
+    )
+    cluster_domain: str = Field(CLUSTER_DOMAIN, description="Domain of the cluster, which ends the names of Services")
     allowed_hosts: Annotated[Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(values.allowed_hosts)] = Field(
         {}, description="Further hosts each namespace may claim: names, *.NAME or *; namespace * means every one"
     )
@@ -211,12 +230,23 @@ class Settings(BaseSettings):
             raise wrong(f"a loopback address: {lacking}")
         return value
 
-    @field_validator("domain", "trust_domain")
+    @field_validator("domain", "cluster_domain", "trust_domain")
     @classmethod
-    def _is_domain(cls, value: str, info: ValidationInfo) -> str:
-        if not DOMAIN.fullmatch(value.lower()):
-            raise wrong(f"a DNS name, as in {cls.model_fields[str(info.field_name)].default}")
-        return value.lower()
+    def _is_domain(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not DOMAIN.fullmatch(value.lower()):
+            raise wrong(f"a DNS name, as in {cls.model_fields[str(info.field_name)].default or DOMAIN_DEFAULT}")
+        return value and value.lower()
+
+    @field_validator("domain_template", "path_template")
+    @classmethod
+    def _is_template(cls, value: str | None, info: ValidationInfo) -> str | None:
+        parse = domain_template if info.field_name == "domain_template" else path_template
+        try:
+            if value is not None:
+                parse(value)
+        except TemplateInvalid as error:
+            raise wrong(error.allowed) from None
+        return value
 
     @field_validator("namespaces")
     @classmethod

@@ -43,6 +43,13 @@ class Provision(StrEnum):
     OFF = "off"
 
 
+class UrlScheme(StrEnum):
+    """How services are reached from outside."""
+
+    HTTP = "http"
+    HTTPS = "https"
+
+
 class LogLevel(StrEnum):
     """The least severe messages that are logged."""
 

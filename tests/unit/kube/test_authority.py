@@ -203,11 +203,11 @@ def test_files_that_are_given_are_followed(tmp_path):
 
 
 def test_names_of_a_service_and_of_others():
-    assert names_of(Address("xdserve.system.svc", 1)) == (
+    assert names_of(Address("xdserve.system.svc", 1), "cluster.local") == (
         "xdserve.system", "xdserve.system.svc", "xdserve.system.svc.cluster.local",
     )  # fmt: skip
-    assert names_of(Address("xdserve.example.com", 1)) == ("xdserve.example.com",)
-    assert names_of(Address("10.0.0.1", 1)) == ("10.0.0.1",)
+    assert names_of(Address("xdserve.example.com", 1), "cluster.local") == ("xdserve.example.com",)
+    assert names_of(Address("10.0.0.1", 1), "cluster.local") == ("10.0.0.1",)
 
 
 async def test_an_empty_secret_that_changes_meanwhile_is_filled_later(world):

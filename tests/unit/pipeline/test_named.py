@@ -38,7 +38,7 @@ class NamedRun(Run):
 
     def __init__(self):
         self.said, self.named = Recorder(), Named(("ConfigMap",))
-        self.pipeline = Pipeline(Options(), self.said, self.said, self.named)
+        self.pipeline = Pipeline(Options(kserve_config_map=""), self.said, self.said, self.named)
         self.put(isvc(), *backend("iris-predictor", 9000), *backend("web", 9001))
 
 
