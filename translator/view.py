@@ -1,9 +1,10 @@
 """How planners read objects, and what records it.
 
 A planner reads through a ``View`` alone: one object by its reference, the objects that an index has under a key, a
-value derived from other objects. Each of these is a key, recorded also when it finds nothing. A changed object dirties
-the readers of its keys before and after the change, so that only what an edit touches is computed again, however many
-services there are. Derived values are keys too, with cut-off: while the value stays equal, nobody is disturbed.
+value derived from other objects, a fact that earlier plans established of an object. Each of these is a key, recorded
+also when it finds nothing. A changed object dirties the readers of its keys before and after the change, so that only
+what an edit touches is computed again, however many services there are. Derived values are keys too, with cut-off:
+while the value stays equal, nobody is disturbed.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from translator.objects import Object
 from translator.objects.ref import Ref
 
 Key = tuple[str, Hashable]
-"""What was read: the name of an index or derivation and its argument, or ``OBJECT`` and a reference."""
+"""What was read: the name of an index or derivation and its argument, or ``OBJECT`` or ``FACT`` and a reference."""
 
-OBJECT = "object"
+OBJECT, FACT = "object", "fact"
 
 
 T = TypeVar("T")
 ObjectT = TypeVar("ObjectT", bound=Object)
 ArgumentT = TypeVar("ArgumentT", bound=Hashable)
+FactT = TypeVar("FactT", bound=Hashable)
 
 
 class Absent(Enum):
@@ -60,6 +62,7 @@ class Objects:
         self._broken: set[Ref] = set()
         self._counts: Counter[str] = Counter()
         self._found: dict[Key, dict[Ref, Object]] = {}
+        self._facts: dict[Ref, Hashable] = {}
 
     def __iter__(self) -> Iterator[Object]:
         return iter(self._objects.values())
@@ -107,6 +110,20 @@ class Objects:
             return set()
         self._broken.add(ref)
         return {(OBJECT, ref)}
+
+    def establish(self, ref: Ref, fact: Hashable | None) -> set[Key]:
+        """Know something of an object that no object says; an equal fact changes nothing, None is to forget it."""
+        if self._facts.get(ref) == fact:
+            return set()
+        if fact is None:
+            del self._facts[ref]
+        else:
+            self._facts[ref] = fact
+        return {(FACT, ref)}
+
+    def fact(self, ref: Ref) -> Hashable | None:
+        """What was established of an object."""
+        return self._facts.get(ref)
 
     def get(self, ref: Ref) -> Object | Absent:
         """The object, or why there is none."""
@@ -160,6 +177,14 @@ class View:
         """The objects that an index has under a value, sorted by reference."""
         self.reads.add((index.name, value))
         return self._objects.find(index, value)
+
+    def fact(self, ref: Ref, model: type[FactT]) -> FactT | None:
+        """What was established of an object, which is of this type."""
+        self.reads.add((FACT, ref))
+        found = self._objects.fact(ref)
+        if not isinstance(found, model | None):
+            raise TypeError(f"the fact of {ref} is read as {model.__name__}")
+        return found
 
     def derive(self, derivation: Derivation[ArgumentT, T], argument: ArgumentT) -> T:
         """A derived value; computed once for all its readers."""

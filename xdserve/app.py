@@ -268,6 +268,7 @@ class Program:
         with _much_that_stays():
             await self._pass()
             await self._hear()
+        self._pipeline.open()
         self._open()
         while True:
             await self._work.wait()

@@ -1,4 +1,4 @@
-"""What Envoys acknowledged and refused, and the policies that were in force, kept over a restart of the program."""
+"""What Envoys acknowledged and refused, and what was in force, kept over a restart of the program."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from translator.objects.ref import Ref
+from translator.planners.components import ActiveComponents
 from xds.scope import Scope
 from xds.server import Server
 from xdserve.pipeline import Pipeline
@@ -41,12 +42,12 @@ class Places(Protocol):
 
 
 class LastGood:
-    """The store of last good versions and policies between a program and a file; nothing where it is switched off.
+    """The store of last good versions and of what is in force, between a program and a file; nothing if it is off.
 
     Args:
         settings: whether and where there is one.
         server: whose gateways are remembered.
-        pipeline: whose policies are.
+        pipeline: whose policies and active components are.
         source: that says where they are written.
     """
 
@@ -56,7 +57,7 @@ class LastGood:
         self._keeper: Keeper | None = None
         self._restored: set[str] = set()
         self._settled = False
-        self._policies = PoliciesInForce(pipeline, source)
+        self._in_force = InForce(pipeline, source)
         self._path = file_of(settings) if settings.last_good else None
 
     @property
@@ -72,12 +73,12 @@ class LastGood:
         for gateway, memories in store.load().items():
             self._server.restore(gateway, memories)
             self._restored.add(gateway)
-        self._policies.restore(store.policies())
-        self._keeper = Keeper(store, self._changed, self._policies)
+        self._in_force.restore(store.policies(), store.active())
+        self._keeper = Keeper(store, self._changed, self._in_force)
 
     def unread(self) -> list[Change]:
-        """What is to be said of policies that stood in files which cannot be read; see `PoliciesInForce.unread`."""
-        return self._policies.unread()
+        """What is to be said of policies that stood in files which cannot be read; see `InForce.unread`."""
+        return self._in_force.unread()
 
     def settle(self, gateways: Collection[str]) -> None:
         """What an earlier server knew of gateways and targets that are no more is forgotten, once all is read.
@@ -97,7 +98,7 @@ class LastGood:
         if not self._settled and not self._source.errors():
             self._settled = True
             if self._keeper:
-                self._policies.settle()
+                self._in_force.settle()
         return self._settled
 
     async def run(self) -> None:
@@ -108,7 +109,7 @@ class LastGood:
     async def close(self) -> None:
         """Write what is left."""
         if self._keeper:
-            self._policies.find_moved()
+            self._in_force.find_moved()
             await self._keeper.close(CLOSE_SECONDS)
 
     def _changed(self) -> Mapping[str, Scope]:
@@ -119,8 +120,8 @@ class LastGood:
         return {gateway: scope for gateway, scope in changed.items() if scope is not None}
 
 
-class PoliciesInForce:
-    """The pipeline's policies in force, each with the file that it stands in.
+class InForce:
+    """The pipeline's policies in force, each with the file that it stands in, and the active components of targets.
 
     A source keeps what a file held while its text cannot be told apart into objects; a source that has just begun
     does not know what that was. The file's name, written beside the policy, tells it.
@@ -133,9 +134,9 @@ class PoliciesInForce:
         self._unread: dict[Ref, str] = {}  # by policy; of what no text was seen yet
         self._moved: set[Ref] = set()
 
-    def restore(self, policies: Mapping[Ref, Accepted]) -> None:
+    def restore(self, policies: Mapping[Ref, Accepted], active: Mapping[Ref, ActiveComponents]) -> None:
         """What an earlier program had in force."""
-        self._pipeline.remember({target: found.policy for target, found in policies.items()})
+        self._pipeline.remember({target: found.policy for target, found in policies.items()}, active)
         self._files = {target: found.file for target, found in policies.items()}
         self._unread = {found.policy.ref: found.file for found in policies.values()}
 
@@ -173,7 +174,7 @@ class PoliciesInForce:
         return found is not None and found.file != self._files.get(target)
 
     def drain(self) -> Iterable[Ref]:
-        """The targets that have another policy in force than at the last call, or the same in another file."""
+        """The targets that have something else in force than at the last call, or the same policy in another file."""
         moved, self._moved = self._moved, set()
         return moved.union(self._pipeline.drain())
 
@@ -185,6 +186,10 @@ class PoliciesInForce:
         else:
             self._files[target] = found.file
         return found
+
+    def active(self, target: Ref) -> ActiveComponents | None:
+        """The components that get a target's requests now, to be written."""
+        return self._pipeline.active(target)
 
     def _found(self, target: Ref) -> Accepted | None:
         policy = self._pipeline.accepted(target)

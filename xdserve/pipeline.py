@@ -20,6 +20,7 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, Finding, GatewayPlan, Reason, ServicePlan
 from translator.planners import Planned, naming, plan
 from translator.planners.attachments import check, elsewhere
+from translator.planners.components import ActiveComponents
 from translator.planners.endpoints import endpoints
 from translator.planners.indexes import INDEXES, Attached, target_of
 from translator.planners.options import Options
@@ -176,6 +177,7 @@ class Pipeline:
         """What is unreadable now stays as it was, also as an earlier program knew it."""
         remembered = None if ref in self.objects else self._inherited.take(ref)
         if remembered is None:
+            self._inherited.unreadable(ref)
             return self.objects.broken(ref)
         keys = self.objects.put(remembered)
         self._introduce(remembered)
@@ -205,7 +207,7 @@ class Pipeline:
         """Whether a target is not here, and may be another release's: then so is all that is said of what it has."""
         return elsewhere(target, self.objects.get(target), self._options)
 
-    # -- Policies in force ---------------------------------------------------------------------------------------
+    # -- What is in force -----------------------------------------------------------------------------------------
 
     def accepted(self, target: Ref) -> TrafficPolicy | None:
         """The policy that is in force for a target, or was when it was there last."""
@@ -214,20 +216,33 @@ class Pipeline:
             return unit.planned.accepted
         return self._inherited.accepted(target)
 
-    def remember(self, accepted: Mapping[Ref, TrafficPolicy]) -> None:
+    def active(self, target: Ref) -> ActiveComponents | None:
+        """The components that get the requests of an InferenceService, or did when it was there last."""
+        unit = self.units.get(target)
+        if unit is not None and unit.planned.active is not None:
+            return unit.planned.active
+        return self._inherited.active(target)
+
+    def remember(
+        self, accepted: Mapping[Ref, TrafficPolicy], active: Mapping[Ref, ActiveComponents] | None = None
+    ) -> None:
         """Know what an earlier program had in force, by target. To be called before the first objects come.
 
-        It replaces a policy that is invalid when its target is planned first, or unreadable before it was ever read.
+        A policy replaces one that is invalid when its target is planned first, or unreadable before it was ever read.
         From now on `drain` says what changes.
         """
-        self._inherited = Inherited(accepted, watched=True)
+        self._inherited = Inherited(accepted, active, watched=True)
+
+    def open(self) -> None:
+        """The first pass is over: a target that comes from now on is new, unless its text could not be read before."""
+        self._inherited.open(self.waiting)
 
     def settle(self) -> None:
         """All objects have come: what is remembered of a target or policy that did not is forgotten."""
-        self._inherited.clear()
+        self._inherited.clear(self.waiting)
 
     def drain(self) -> list[Ref]:
-        """The targets that have another policy in force than at the last call; none before `remember`."""
+        """The targets that have a policy or components in force that they had not; none before `remember`."""
         return self._inherited.drain()
 
     # -- Resources out -------------------------------------------------------------------------------------------
@@ -277,9 +292,10 @@ class Pipeline:
         view = View(self.objects, self._derived)
         self.counts.planned_services += 1
         self.waiting.discard(ref)
-        last_good = self.accepted(ref)
+        last_good, known = self.accepted(ref), self.active(ref)
+        before = self._inherited.before(ref, unit.planned.active)
         try:
-            planned = plan(view, ref, self._options, last_good)
+            planned = plan(view, ref, self._options, last_good, before)
         finally:
             self._derived.record(ServiceReader(ref), view.reads)
         if self._named.awaited and self._derived.depends(ServiceReader(ref), self._named.awaited):
@@ -290,7 +306,8 @@ class Pipeline:
         elif planned.gateway is not None:
             self._publish(unit, planned.gateway, planned.service)
         unit.planned = planned
-        self._inherited.planned(ref, planned, last_good)
+        self._inherited.planned(ref, planned, last_good, known)
+        self._mark(self._derived.affected(self.objects.establish(ref, planned.active)))
         self._reporter.found(ref, planned.findings)
         if planned.service is None and not (planned.findings or planned.awaited):
             del self.units[ref]

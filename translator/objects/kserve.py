@@ -107,11 +107,27 @@ class CanaryStatus(Model):
     traffic_percent: int | None = None
 
 
+_READY = {"TransformerReady": "transformer", "ExplainerReady": "explainer"}
+
+
+def _ready_components(conditions: object) -> frozenset[str]:
+    """What else conditions say makes no difference, nor does a form that KServe never writes."""
+    listed = conditions if isinstance(conditions, list | tuple) else ()
+    true = [one.get("type") for one in listed if isinstance(one, dict) and one.get("status") == "True"]
+    return frozenset(component for said, component in _READY.items() if said in true)
+
+
 class InferenceServiceStatus(Model):
-    """The part of the status that decides about traffic."""
+    """The part of the status that decides about traffic.
+
+    ``ready_components`` are the transformer and the explainer, if they are ready by their conditions.
+    """
 
     canary_statuses: Many[CanaryStatus] = ()
     deployment_mode: str | None = None
+    ready_components: Annotated[frozenset[str], BeforeValidator(_ready_components), Field(alias="conditions")] = (
+        frozenset()
+    )
 
 
 class InferenceService(Foreign):

@@ -13,8 +13,9 @@ from translator.objects.kubedl import Inference
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, Edge, Finding, GatewayPlan, Reason, ServicePlan
-from translator.planners import core, hosts, kserve, kubedl, pods, policy, router
+from translator.planners import core, entry, hosts, kserve, kubedl, pods, policy, router
 from translator.planners.attachments import TARGETS, attached
+from translator.planners.components import ActiveComponents, Before, Unknown
 from translator.planners.edge import DEFAULT_EDGE, planned_edge
 from translator.planners.indexes import GATEWAYS, NAMED, POLICIES, Attached, age, target_of
 from translator.planners.options import Options
@@ -31,8 +32,8 @@ class Planned:
 
     ``accepted`` is the policy that is in force: the present one, or the last one that was valid. Without a gateway
     and a service the target is gone, another of its name has the gateway, or it is served by none; ``findings`` say so.
-    ``awaited`` is a
-    target that does not exist (or not as a target) and that something is attached to.
+    ``awaited`` is a target that does not exist (or not as a target) and that something is attached to. ``active`` are
+    the components of an InferenceService that get its requests.
     """
 
     gateway: GatewayPlan | None = None
@@ -40,6 +41,7 @@ class Planned:
     accepted: TrafficPolicy | None = None
     findings: tuple[Finding, ...] = ()
     awaited: bool = False
+    active: ActiveComponents | None = None
 
     @property
     def superseded(self) -> bool:
@@ -47,21 +49,28 @@ class Planned:
         return self.service is None and any(found.reason is Reason.CONFLICTED for found in self.findings)
 
 
-def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None = None) -> Planned:
+def plan(
+    view: View,
+    ref: Ref,
+    options: Options,
+    last_good: TrafficPolicy | None = None,
+    before: Before = Unknown.RESTARTED,
+) -> Planned:
     """Plan one target: an InferenceService, an Inference, or a Service that something is attached to.
 
     ``last_good`` is what the last plan of this target accepted. A policy that is invalid now is replaced by it, read
-    leniently: what it names and nothing has any more gets no share.
+    leniently: what it names and nothing has any more gets no share. ``before`` is what was ``active`` then.
     """
-    target = _target(view, ref, options)
+    target = _target(view, ref, options, before)
     if target is None:
         return Planned(awaited=bool(view.find(POLICIES, ref) or view.find(GATEWAYS, ref)))
     rival = _older_rival(view, ref)
     if rival is not None:
         message = f"{rival} is older and has the gateway {names.gateway(ref)}"
-        return Planned(findings=(Finding(Origin(ref, "metadata.name"), Reason.CONFLICTED, message),))
+        finding = Finding(Origin(ref, "metadata.name"), Reason.CONFLICTED, message)
+        return Planned(findings=(finding,), active=_known(before))
     if target.unserved is not None:
-        return Planned(findings=(target.unserved,))
+        return Planned(findings=(target.unserved,), active=_known(before))
     gateway = attached(view, GATEWAYS, ref, ServiceGateway)
     wanted = attached(view, POLICIES, ref, TrafficPolicy)
     applied, accepted = _applied(view, target, wanted, options, last_good)
@@ -91,7 +100,11 @@ def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None
     )
     looked_up = [*resolved.findings, *without_grpc(applied.rules, resolved.variants, applied.candidates)]
     findings = (*target.findings, *applied.invalid, *applied.findings, *_expected(target, looked_up), *refused)
-    return Planned(entrance, service, accepted, findings)
+    return Planned(entrance, service, accepted, findings, active=target.active)
+
+
+def _known(before: Before) -> ActiveComponents | None:
+    return None if isinstance(before, Unknown) else before
 
 
 def _backends(resolved: Resolved, edge: Edge) -> Iterator[Backend]:
@@ -101,11 +114,11 @@ def _backends(resolved: Resolved, edge: Edge) -> Iterator[Backend]:
             yield variant.grpc
 
 
-def _target(view: View, ref: Ref, options: Options) -> Target | None:
+def _target(view: View, ref: Ref, options: Options, before: Before) -> Target | None:
     found = view.get(ref, TARGETS[ref.kind])
     match found:
         case InferenceService():
-            return kserve.target(view, found, options)
+            return kserve.target(view, found, options, entry.active(view, found, before))
         case Inference():
             return kubedl.target(view, found, options)
         case Service() if view.find(POLICIES, ref) or view.find(GATEWAYS, ref):

@@ -10,8 +10,9 @@ from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.ref import KSERVE, KUBEDL, Origin, Ref
 from translator.plan import Finding, Reason
+from translator.planners.components import COMPONENTS
 from translator.planners.indexes import HOSTS, age, target_of
-from translator.planners.naming import COMPONENTS, Naming, naming
+from translator.planners.naming import Naming, naming
 from translator.planners.options import Options
 from translator.planners.target import Addresses
 from translator.view import Absent, View

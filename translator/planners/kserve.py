@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from translator.objects.kserve import MODE_ANNOTATION, Canary, Component, InferenceService
 from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
 from translator.planners import hosts, ignored_fields
-from translator.planners.endpoints import PortOf
+from translator.planners.components import COMPONENTS, EXPLAINER, PREDICTOR, TRANSFORMER, ActiveComponents
+from translator.planners.entry import candidate, port_of, predictor_service, waiting, wanted
 from translator.planners.naming import naming
 from translator.planners.options import Options
 from translator.planners.target import Candidate, Target, Weighted, is_ready
 from translator.planners.target import Component as Part
 from translator.view import View
 
-PREDICTOR, TRANSFORMER, EXPLAINER = "predictor", "transformer", "explainer"
-COMPONENTS = (PREDICTOR, TRANSFORMER, EXPLAINER)
-
 SERVED_MODE = "Standard"
 UNSERVED_MODES = frozenset({"Knative", "ModelMesh"})
 NO_REVISION = "there is no second revision to send to outside Knative"
 
 
-def target(view: View, service: InferenceService, options: Options) -> Target:
+def target(view: View, service: InferenceService, options: Options, active: ActiveComponents | None = None) -> Target:
     """What an InferenceService asks for by its own fields.
 
     With a transformer requests enter there (it calls the predictor by itself), else at the predictor and its
-    canaries; ``:explain`` enters at the explainer.
+    canaries; ``:explain`` enters at the explainer. A component that was never ready is not ``active`` yet: requests
+    go where they went before. None is what the spec says.
     """
-    candidates = _candidates(service)
-    entry = TRANSFORMER if service.spec.transformer is not None else PREDICTOR
-    component = service.spec.transformer or service.spec.predictor
+    new = wanted(service)
+    active = active or new
+    candidates, entry = _candidates(service, active, new), active.entry
     named = naming(view, options)
     return Target(
         ref=service.ref,
@@ -44,13 +44,14 @@ def target(view: View, service: InferenceService, options: Options) -> Target:
             Part(name, (named.host(service.ref, name),), _timeout(component))
             for name, component in _components(service)
         ),
-        explainer=EXPLAINER if EXPLAINER in candidates else None,
-        request_timeout=_timeout(component),
+        explainer=EXPLAINER if active.explainer else None,
+        request_timeout=_timeout(_entered(service, entry)),
         request_headers=_headers(service.ref),
         cluster_local=service.cluster_local,
         stopped=service.stopped,
         unserved=unserved(service),
-        findings=tuple(_ignored(service)),
+        findings=(*_ignored(service, entry), *waiting(service, active, new)),
+        active=active,
     )
 
 
@@ -75,16 +76,21 @@ def _timeout(component: Component) -> int | None:
     return None if component.timeout is None else component.timeout * 1000
 
 
-def _candidates(service: InferenceService) -> dict[str, Candidate]:
-    """The Services that KServe makes: ``<isvc>-predictor``, or ``<isvc>-<name>-predictor`` of a named one."""
-    spec = service.spec
-    predictor = _port(service, _predictor_service(service, spec.predictor.name))
-    found = {PREDICTOR: Candidate(PREDICTOR, predictor, Origin(service.ref, "spec.predictor"))}
-    if spec.transformer is not None:
-        found[TRANSFORMER] = _component(service, TRANSFORMER, predictor)
-    if spec.explainer is not None:
-        found[EXPLAINER] = _component(service, EXPLAINER, None)
-    for position, canary in enumerate(spec.canary):
+def _entered(service: InferenceService, entry: str) -> Component:
+    """The component that requests enter at; a transformer that the spec has no more has no timeout of its own."""
+    return service.spec.transformer if entry == TRANSFORMER and service.spec.transformer else service.spec.predictor
+
+
+def _candidates(service: InferenceService, active: ActiveComponents, new: ActiveComponents) -> dict[str, Candidate]:
+    """The Services that KServe makes, those of components that are not active too: they have hosts of their own."""
+    found = {name: candidate(service, name, active.predictor) for name, _ in _components(service)}
+    if new.entry != active.entry:
+        found.setdefault(active.entry, candidate(service, active.entry, active.predictor))
+        meanwhile = f"requests still enter at the {active.entry}"
+        found[new.entry] = replace(found[new.entry], meanwhile=meanwhile)
+    if new.explainer and not active.explainer:
+        found[EXPLAINER] = replace(found[EXPLAINER], meanwhile="requests for :explain go where all others go")
+    for position, canary in enumerate(service.spec.canary):
         found[_name(canary)] = _canary(service, position, canary)
     return found
 
@@ -94,22 +100,8 @@ def _name(canary: Canary) -> str:
     return f"{canary.predictor.name}/canary" if canary.predictor.name in COMPONENTS else canary.predictor.name
 
 
-def _predictor_service(service: InferenceService, name: str | None) -> str:
-    return f"{service.ref.name}-{name}-predictor" if name else f"{service.ref.name}-predictor"
-
-
-def _port(service: InferenceService, name: str) -> PortOf:
-    """Before the pods of Open Data Hub's authenticated services stands a proxy, which takes TLS alone."""
-    return PortOf(service.ref.namespace, name, None, tls=service.authenticated)
-
-
-def _component(service: InferenceService, name: str, grpc: PortOf | None) -> Candidate:
-    port = _port(service, f"{service.ref.name}-{name}")
-    return Candidate(name, port, Origin(service.ref, f"spec.{name}"), grpc=grpc)
-
-
 def _canary(service: InferenceService, position: int, canary: Canary) -> Candidate:
-    port = _port(service, _predictor_service(service, canary.predictor.name))
+    port = port_of(service, predictor_service(service, canary.predictor.name))
     # No status yet, as in files, leaves it to the endpoints.
     said = next(
         (status.ready for status in service.status.canary_statuses if status.name == canary.predictor.name), True
@@ -131,14 +123,14 @@ def _headers(ref: Ref) -> tuple[tuple[str, str], ...]:
     return (("KServe-Isvc-Name", ref.name), ("KServe-Isvc-Namespace", ref.namespace))
 
 
-def _ignored(service: InferenceService) -> list[Finding]:
+def _ignored(service: InferenceService, entry: str) -> list[Finding]:
     """What is written and cannot be done, said rather than passed over (kserve#5335)."""
     found = []
     for name, component in _components(service):
         if component.canary_traffic_percent is not None:
             message = f"has no effect: {NO_REVISION}; name canaries in spec.canary or in a TrafficPolicy"
             found.append(_warn(service, f"spec.{name}.canaryTrafficPercent", message))
-    if service.spec.canary and service.spec.transformer is not None:
+    if service.spec.canary and entry == TRANSFORMER:
         message = "has no effect: the transformer calls the stable predictor by itself"
         found.append(_warn(service, "spec.canary", message))
     return found + ignored_fields.of_inference_service(service)

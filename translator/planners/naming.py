@@ -27,9 +27,6 @@ from translator.view import Derivation, View
 KEY = "ingress"
 """The key of KServe's ConfigMap that says how services are called."""
 
-COMPONENTS = ("predictor", "transformer", "explainer")
-"""KServe gives each component a host: that of a service of the name ``<name>-<component>``."""
-
 T = TypeVar("T")
 
 

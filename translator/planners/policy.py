@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from translator.objects.fields import HEADERS_OF_PROXIES
@@ -39,6 +39,7 @@ from translator.plan import (
 from translator.plan import Match as PlannedMatch
 from translator.plan import Timeouts as PlannedTimeouts
 from translator.planners import kserve, kubedl
+from translator.planners.components import PREDICTOR, TRANSFORMER, ActiveComponents
 from translator.planners.endpoints import PortOf
 from translator.planners.grants import permitted
 from translator.planners.options import (
@@ -120,6 +121,9 @@ def _candidates(
     view: View, target: Target, policy: TrafficPolicy, options: Options
 ) -> tuple[dict[str, Candidate], list[Finding]]:
     candidates = dict(target.candidates)
+    if policy.spec.split:  # it says where requests enter, whatever is ready
+        for name in candidates.keys() & {PREDICTOR, TRANSFORMER}:
+            candidates[name] = replace(candidates[name], meanwhile="")
     findings: list[Finding] = []
     for position, backend in enumerate(policy.spec.backends):
         origin = Origin(policy.ref, f"spec.backends[{position}].ref")
@@ -176,7 +180,7 @@ def _part(view: View, ref: Ref, backend: Backend, origin: Origin, options: Optio
         service = view.get(ref, InferenceService)
         if isinstance(service, Absent):
             return Finding(origin, Reason.BACKEND_NOT_FOUND, f"{ref} not found")
-        parts = kserve.target(view, service, options)
+        parts = kserve.target(view, service, options, view.fact(ref, ActiveComponents))
         return _section(ref, parts.candidates, section or parts.entry, origin)
     inference = view.get(ref, Inference)
     if isinstance(inference, Absent):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from translator import names
 from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, EndpointSource, Finding, Protocol, Reason, Tls
+from translator.planners.components import ActiveComponents
 from translator.planners.endpoints import SERVICE_STATE, PortOf, PortState, ServiceState, Unusable
 from translator.planners.tls import DEFAULT_TRUST, NoCa, Trust, ca_of
 from translator.view import View
@@ -22,7 +23,8 @@ class Candidate:
     say.
     ``grpc`` is where gRPC goes if the Service itself has no port for it; ``ready`` is what a status says of it,
     ``exists`` is False if it is known that there is nothing to look up, and ``keeps_share`` says that its share is
-    answered with 503 rather than given to the others while it is not ready.
+    answered with 503 rather than given to the others while it is not ready. ``meanwhile`` says where requests go until
+    it was ready once.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Candidate:
     ready: bool = True
     exists: bool = True
     keeps_share: bool = False
+    meanwhile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class Target:
     stopped: bool = False
     unserved: Finding | None = None
     findings: tuple[Finding, ...] = ()
+    active: ActiveComponents | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: in
         if isinstance(found, NoCa):
             resolved.findings.append(_no_ca(candidate, found))
         elif found is not None:
-            resolved.findings.append(Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, found.message))
+            message = _also(candidate, found.message)
+            resolved.findings.append(Finding(candidate.origin, Reason.BACKEND_NOT_FOUND, message))
         # It is never spoken to without the TLS that was asked for, and its share is nobody else's.
         if candidate.keeps_share or isinstance(found, NoCa):
             resolved.variants[candidate.name] = _nowhere(candidate, connect_timeout)
@@ -146,9 +151,12 @@ def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: in
 
 def _not_ready(candidate: Candidate, found: Variant) -> Finding:
     said = found.unready if candidate.ready else "is not ready by the status of its object"
-    return Finding(
-        candidate.origin, Reason.BACKEND_NOT_READY, f"backend {candidate.name} ({candidate.port.ref}) {said}"
-    )
+    message = _also(candidate, f"backend {candidate.name} ({candidate.port.ref}) {said}")
+    return Finding(candidate.origin, Reason.BACKEND_NOT_READY, message)
+
+
+def _also(candidate: Candidate, message: str) -> str:
+    return f"{message}; {candidate.meanwhile}" if candidate.meanwhile else message
 
 
 def _no_ca(candidate: Candidate, found: NoCa) -> Finding:

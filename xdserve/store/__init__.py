@@ -1,4 +1,4 @@
-"""What outlives the server: what Envoys acknowledged or refused, and the policies in force, in one file of SQLite.
+"""What outlives the server: what Envoys acknowledged or refused, and what is in force, in one file of SQLite.
 
 A gateway whose present input is refused is so served its last good configuration after a restart too. Secrets are
 never written. The file is a cache of what can be learnt again: losing it costs the fallback until the next ACKs, so a

@@ -11,9 +11,11 @@ from pathlib import Path
 import structlog
 
 from translator.objects.ref import Ref
+from translator.planners.components import ActiveComponents
 from xds.memory import Memory
 from xds.types import ResourceType
 from xdserve.store import rows
+from xdserve.store.active import Active, active_row
 from xdserve.store.files import Owned, move_aside, own
 from xdserve.store.policies import Accepted, Policies, accepted_row, target_key
 from xdserve.store.reading import Content, Memories, read
@@ -45,10 +47,16 @@ _PUT_ACCEPTED = (
     "SET file = excluded.file, document = excluded.document, digest = excluded.digest WHERE digest <> excluded.digest"
 )
 _DROP_ACCEPTED = "DELETE FROM accepted WHERE target = ?"
+_PUT_ACTIVE = (
+    "INSERT INTO active (target, entry, predictor, explainer, digest) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+    "SET entry = excluded.entry, predictor = excluded.predictor, explainer = excluded.explainer, "
+    "digest = excluded.digest WHERE digest <> excluded.digest"
+)
+_DROP_ACTIVE = "DELETE FROM active WHERE target = ?"
 
 
 class Store:
-    """What Envoys acknowledged and refused, by gateway, type and name, and the policies in force, by target.
+    """What Envoys acknowledged and refused, by gateway, type and name, and what is in force, by target.
 
     In a file that outlives the process.
 
@@ -99,15 +107,22 @@ class Store:
         policies, self._content = self._content.policies, self._content._replace(policies={})
         return policies
 
+    def active(self) -> Active:
+        """What `open` has read of active components. Once, too."""
+        active, self._content = self._content.active, self._content._replace(active={})
+        return active
+
     def save(
         self,
         changes: Iterable[tuple[str, Iterable[Memory]]],
         forget: Iterable[str] = (),
         policies: Iterable[tuple[Ref, Accepted | None]] = (),
+        active: Iterable[tuple[Ref, ActiveComponents | None]] = (),
     ) -> int:
         """Forget all of some gateways, then put memories in place of those of the same names; all of it or nothing.
 
-        ``policies`` are put in place of those of the same targets; None is a target that has none any more.
+        ``policies`` and ``active`` components are put in place of those of the same targets; None is a target that has
+        none any more.
         A memory of nothing is deleted. What the file has already is not written again: the number of changed rows.
 
         Raises:
@@ -122,6 +137,8 @@ class Store:
                     self._put(gateway, memory)
             for target, accepted in policies:
                 self._accept(target, accepted)
+            for target, components in active:
+                self._activate(target, components)
         return self._database.total_changes - before
 
     def interrupt(self) -> None:
@@ -155,6 +172,12 @@ class Store:
             self._database.execute(_DROP_ACCEPTED, (target_key(target),))
         else:
             self._database.execute(_PUT_ACCEPTED, accepted_row(target, accepted))
+
+    def _activate(self, target: Ref, active: ActiveComponents | None) -> None:
+        if active is None:
+            self._database.execute(_DROP_ACTIVE, (target_key(target),))
+        else:
+            self._database.execute(_PUT_ACTIVE, active_row(target, active))
 
     def _put(self, gateway: str, memory: Memory) -> None:
         if memory.type is ResourceType.SECRET:
@@ -197,7 +220,7 @@ def _read_or_begin(path: Path) -> tuple[sqlite3.Connection, Content]:
     except Unusable as error:
         aside = move_aside(path)
         logger.warning("last good versions begun anew", path=str(path), cause=str(error), aside=str(aside))
-        return connect(path), Content({}, {})
+        return connect(path), Content({}, {}, {})
 
 
 def _read_file(path: Path) -> tuple[sqlite3.Connection, Content]:

@@ -7,12 +7,14 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Protocol, TypeAlias
 
 import structlog
 
 from translator.objects.ref import Ref
+from translator.planners.components import ActiveComponents
 from xds.memory import Memory
 from xds.types import ResourceType
 from xdserve.pauses import Pauses
@@ -36,13 +38,16 @@ class Remembering(Protocol):
 
 
 class Deciding(Protocol):
-    """What the keeper asks of who knows which policies are in force."""
+    """What the keeper asks of who knows what is in force."""
 
     def drain(self) -> Iterable[Ref]:
-        """The targets that have another policy in force than at the last call."""
+        """The targets that have another policy or other components in force than at the last call."""
 
     def accepted(self, target: Ref, /) -> Accepted | None:
         """The policy that is in force for a target now."""
+
+    def active(self, target: Ref, /) -> ActiveComponents | None:
+        """The components that get a target's requests now."""
 
 
 Scopes: TypeAlias = Callable[[], Mapping[str, Remembering]]
@@ -63,12 +68,10 @@ class Keeper:
     A write that fails is told once for each kind of failure and counted in ``failures``; its names stay to be written.
     """
 
-    def __init__(
-        self, store: Store, scopes: Scopes, policies: Deciding | None = None, *, interval: float = 1.0
-    ) -> None:
+    def __init__(self, store: Store, scopes: Scopes, decided: Deciding | None = None, *, interval: float = 1.0) -> None:
         self._store = store
         self._scopes = scopes
-        self._policies = policies
+        self._decided = decided
         self._interval = interval
         self._targets: set[Ref] = set()
         self._dirty: dict[str, _Dirty] = {}
@@ -83,7 +86,7 @@ class Keeper:
 
     @property
     def pending(self) -> int:
-        """How many names, gateways and policies are still to be written or forgotten."""
+        """How many names, gateways and targets are still to be written or forgotten."""
         names = sum(len(dirty.names) for dirty in self._dirty.values())
         return names + len(self._forgotten) + len(self._targets)
 
@@ -127,8 +130,8 @@ class Keeper:
             logger.warning("last good versions lost", names=self.pending)
 
     async def _gather(self) -> None:
-        if self._policies:
-            self._targets.update(self._policies.drain())
+        if self._decided:
+            self._targets.update(self._decided.drain())
         pauses = Pauses()
         scopes = self._scopes()
         # A list, for gateways come and go while others run; of names, for ten thousand tuples a second are garbage.
@@ -142,16 +145,17 @@ class Keeper:
                 await pauses.take()
 
     async def _write(self) -> bool:
-        """One transaction: what is forgotten, the next gateways and policies. They are read at the last moment."""
+        """One transaction: what is forgotten, the next gateways and targets. They are read at the last moment."""
         forgotten, self._forgotten = self._forgotten, set()
         batch = dict(self._batch())
         targets = set(islice(self._targets, BATCH))
         self._targets -= targets
         try:
             changes = await self._remembered(batch)
-            policies = [(target, self._policies.accepted(target)) for target in targets] if self._policies else []
-            loop = asyncio.get_running_loop()
-            self.written += await loop.run_in_executor(self._thread, self._store.save, changes, forgotten, policies)
+            policies = [(target, self._decided.accepted(target)) for target in targets] if self._decided else []
+            active = [(target, self._decided.active(target)) for target in targets] if self._decided else []
+            save = partial(self._store.save, changes, forgotten, policies, active)
+            self.written += await asyncio.get_running_loop().run_in_executor(self._thread, save)
         except BaseException as error:
             self._put_back(batch, forgotten)
             self._targets |= targets

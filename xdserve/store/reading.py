@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from xds.memory import Memory
 from xds.wire.resource import Resource
 from xdserve.store import rows
+from xdserve.store.active import Active, ActiveRow, active_of
 from xdserve.store.policies import AcceptedRow, Policies, policies_of
 from xdserve.store.rows import Frame, Good, Key, Refused
 from xdserve.store.schema import Unusable
@@ -25,6 +26,7 @@ class Content(NamedTuple):
 
     memories: Memories
     policies: Policies
+    active: Active
 
 
 _ALL_FRAMES = "SELECT digest, version, frame, uses, vacant, slow FROM frames"
@@ -34,6 +36,7 @@ _ALL_REFUSED = (
     "ORDER BY gateway, type, name, position"
 )
 _ALL_ACCEPTED = "SELECT target, file, document, digest FROM accepted ORDER BY target"
+_ALL_ACTIVE = "SELECT target, entry, predictor, explainer, digest FROM active ORDER BY target"
 
 # What rows that this program did not write raise: a column of another type, a word it does not know.
 _STRANGE = (ValueError, TypeError, KeyError, AttributeError)
@@ -48,7 +51,8 @@ def read(database: sqlite3.Connection) -> Content:
     """
     try:
         policies = policies_of(map(AcceptedRow._make, database.execute(_ALL_ACCEPTED)))
-        return Content(_memories(database), policies)
+        active = active_of(map(ActiveRow._make, database.execute(_ALL_ACTIVE)))
+        return Content(_memories(database), policies, active)
     except _STRANGE as error:
         raise Unusable("it is damaged") from error
 

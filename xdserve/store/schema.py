@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 from xdserve.store.files import make_private
 
 APPLICATION_ID = 0x78647376  # "xdsv"
-VERSION = 2
+VERSION = 3
+
+# Each is the one statement that makes a file of the version before it one of this version.
+_ADDED = {
+    3: """CREATE TABLE active (
+  target TEXT PRIMARY KEY, entry TEXT NOT NULL, predictor TEXT NOT NULL, explainer INTEGER NOT NULL,
+  digest BLOB NOT NULL
+) WITHOUT ROWID""",
+}
 
 # Names and words are kept as UTF-8 in BLOBs: SQLite's TEXT takes neither NUL nor lone surrogates without harm.
 # A frame is kept once, whoever refers to it, and goes with the last reference.
@@ -35,6 +44,7 @@ _STATEMENTS = (
     """CREATE TRIGGER unreferenced AFTER DELETE ON good
 WHEN NOT EXISTS (SELECT 1 FROM good WHERE digest = OLD.digest)
 BEGIN DELETE FROM frames WHERE digest = OLD.digest; END""",
+    *_ADDED.values(),
 )
 
 # What says that the machine, not the file, is at fault; the file is left alone then.
@@ -116,10 +126,22 @@ def _check(database: sqlite3.Connection) -> None:
     if application != APPLICATION_ID:
         raise Unusable("it is a database of another program")
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version != VERSION:
+    newer = {number: statement for number, statement in _ADDED.items() if number > version}
+    if version + len(newer) != VERSION:
         raise Unusable(f"its schema is {version}, this program's is {VERSION}")
-    if _tables(database) != set(_STATEMENTS):
+    if _tables(database) != set(_STATEMENTS).difference(newer.values()):
         raise Unusable("its tables are not those of its schema")
     (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise Unusable("it is damaged")
+    if newer:
+        _migrate(database, newer.values())
+
+
+def _migrate(database: sqlite3.Connection, statements: Iterable[str]) -> None:
+    """All or nothing, too."""
+    database.execute("BEGIN")
+    for statement in statements:
+        database.execute(statement)
+    database.execute(f"PRAGMA user_version = {VERSION}")
+    database.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""ConfigMaps that planners name, got one by one: what an answer becomes, when it is asked for again, what it may cost."""
+"""ConfigMaps that planners name, got one by one: what answers become, when they are asked for again, what it costs."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ async def test_one_that_was_never_got_is_given_up_in_time(world):
     world.apiserver.refuse(CA, 503)
     world.name(CA)
     await wait_until(lambda: world.config_maps.reads["unanswered"] > 1)
-    assert world.named.awaited
+    assert CA in world.named.awaited
     await wait_until(lambda: CA in world.feed.broken)
     assert not world.named.awaited
     world.apiserver.put(CA)

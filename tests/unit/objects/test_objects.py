@@ -129,6 +129,18 @@ def test_the_mode_that_kserve_decided_on_counts():
     assert service.deployment_mode == "Knative"
 
 
+def test_of_conditions_only_those_of_components_count():
+    def said(*conditions):
+        return parse(kserve(status={"conditions": conditions}))
+
+    ready = {"type": "TransformerReady", "status": "True"}
+    service = said(ready, {"type": "ExplainerReady", "status": "False"}, {"type": "Ready", "status": "True"})
+    assert service.status.ready_components == {"transformer"}
+    assert service == said(ready | {"lastTransitionTime": "2026-01-01T00:00:00Z"})
+    strange = ({"type": "ExplainerReady", "status": True}, {"type": ["TransformerReady"], "status": "True"}, {}, "x", 7)
+    assert said(*strange).status.ready_components == frozenset()
+
+
 def test_what_is_not_used_is_not_judged():
     document = kserve(
         {"predictor": {"name": "", "model": 5, "minReplicas": "many"}, "transformer": None, "canary": None, "x": 1},

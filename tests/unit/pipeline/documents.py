@@ -14,14 +14,25 @@ def document(api_version, kind, name, *, namespace="models", created=None, **res
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}
 
 
-def inference_service(name, *, canaries=(), transformer=False, ready=None, timeout=None, **metadata):
-    """`canaries` are (name, percent); `ready` is what the status says of them by name."""
-    spec = {"predictor": {"timeout": timeout}}
-    if transformer:
-        spec["transformer"] = {}
+def inference_service(
+    name,
+    *,
+    canaries=(),
+    predictor="",
+    transformer=False,
+    explainer=False,
+    ready=None,
+    true=(),
+    timeout=None,
+    **metadata,
+):
+    """`canaries` are (name, percent); `ready` is what the status says of them by name, `true` its true conditions."""
+    spec = {"predictor": {"name": predictor, "timeout": timeout}}
+    spec |= {part: {} for part, wanted in (("transformer", transformer), ("explainer", explainer)) if wanted}
     if canaries:
         spec["canary"] = [{"trafficPercent": percent, "predictor": {"name": canary}} for canary, percent in canaries]
     status = {"canaryStatuses": [{"name": canary, "ready": said} for canary, said in (ready or {}).items()]}
+    status["conditions"] = [{"type": said, "status": "True"} for said in true]
     return document("serving.kserve.io/v1beta1", "InferenceService", name, spec=spec, status=status, **metadata)
 
 

@@ -14,14 +14,16 @@ from translator.objects import Ref
 from translator.planners import plan
 from translator.planners.endpoints import endpoints
 from translator.planners.options import Options
-from translator.view import OBJECT, View
+from translator.view import FACT, OBJECT, View
 from xdserve.pipeline import AssignmentReader, ServiceReader
 from xdserve.sources import Broken, Gone, Put
 
 OPTIONS = Options(allowed_hosts={"models": ("*",)})
 NAMES = st.sampled_from(["x", "y"])
 CREATED = st.sampled_from([None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"])
-SERVICES = st.sampled_from(["x", "x-predictor", "x-c-predictor", "x-transformer", "x-p", "y-predictor", "y-p", "echo"])
+SERVICES = st.sampled_from(
+    ["x", "x-predictor", "x-c-predictor", "x-transformer", "x-explainer", "x-p", "y-predictor", "y-p", "echo"]
+)
 PORTS = st.sampled_from([(("http", 80),), (("http", 8080), ("grpc", 9000)), (("h2c", 80),)])
 NAMESPACE = st.sampled_from(["models"] * 7 + ["others"])
 TARGETS = st.sampled_from([(d.KSERVE, "x"), (d.KSERVE, "y"), (d.KUBEDL, "x"), (d.CORE, "x"), (d.CORE, "echo")])
@@ -29,6 +31,9 @@ TARGETS = st.sampled_from([(d.KSERVE, "x"), (d.KSERVE, "y"), (d.KUBEDL, "x"), (d
 inference_services = st.builds(
     d.inference_service,
     NAMES,
+    predictor=st.sampled_from(["", "", "c"]),
+    explainer=st.booleans(),
+    true=st.sampled_from([(), (), ("TransformerReady",), ("ExplainerReady",)]),
     canaries=st.sampled_from([(), (("c", 20),), (("c", 100),), (("predictor", 10),)]),
     transformer=st.booleans(),
     ready=st.sampled_from([{}, {"c": True}, {"c": False}]),
@@ -182,8 +187,10 @@ class World:
         refs = sorted({*self.held, *self.broken})
         return refs[number % len(refs)] if refs else None
 
-    def from_scratch(self) -> Run:
+    def from_scratch(self, active) -> Run:
+        """What the objects alone give, and the components that are remembered to be active."""
         run = Run(OPTIONS)
+        run.pipeline.remember({}, active)
         run.apply(
             [
                 *(Put(self.held[ref], SOURCE) for ref in sorted(self.held)),
@@ -194,19 +201,30 @@ class World:
 
 
 @settings(max_examples=80, deadline=None)
-@given(start=st.lists(objects, max_size=8), batches=batches, connected=st.booleans())
-def test_edits_come_to_what_the_final_objects_give(start, batches, connected):
+@given(start=st.lists(objects, max_size=8), batches=batches, connected=st.booleans(), opened=st.booleans())
+def test_edits_come_to_what_the_final_objects_give(start, batches, connected, opened):
+    """After the first pass also what was active counts; it is what a program finds that is started now."""
     world, run = World(), Run(OPTIONS)
     if connected:
         run.said.envoys |= {f"{namespace}/{name}" for namespace in ("models", "others") for name in ("x", "y", "echo")}
     run.apply([world.change(found) for found in (*BASE, *start)])
+    if opened:
+        run.pipeline.open()
     for changes, slices_ in batches:
         run.pipeline.apply([made for edit in changes if (made := world.change(edit)) is not None])
         for _ in range(slices_):
             run.pipeline.run(limit=1)
     run.finish()
-    _same(run, world.from_scratch())
+    _same(run, world.from_scratch(_decided(run) if opened else {}))
     _reads_are_recorded(run.pipeline)
+
+
+def _decided(run):
+    """What is active, after all that was read to decide it has been read for the last time."""
+    for ref in run.pipeline.units:
+        run.pipeline._dirty_services[ref] = None
+    run.finish()
+    return {ref: active for ref in run.pipeline.units if (active := run.pipeline.active(ref)) is not None}
 
 
 def _same(run, fresh):
@@ -245,6 +263,10 @@ class StrictView(View):
         self._check((index.name, value))
         return super().find(index, value)
 
+    def fact(self, ref, model):
+        self._check((FACT, ref))
+        return super().fact(ref, model)
+
     def derive(self, derivation, argument):
         key = (derivation.name, argument)
         self._check(key)
@@ -254,7 +276,8 @@ class StrictView(View):
 def _reads_are_recorded(pipeline):
     """Planning again, and reading endpoints again, by recorded keys alone gives the same."""
     for ref, unit in pipeline.units.items():
-        again = plan(StrictView(pipeline, ServiceReader(ref)), ref, OPTIONS, unit.planned.accepted)
+        before = pipeline._inherited.before(ref, unit.planned.active)
+        again = plan(StrictView(pipeline, ServiceReader(ref)), ref, OPTIONS, unit.planned.accepted, before)
         assert again == unit.planned
         for backend in unit.backends.values():
             endpoints(StrictView(pipeline, AssignmentReader(ref, backend.name)), backend.endpoints)

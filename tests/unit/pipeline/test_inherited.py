@@ -8,6 +8,7 @@ import xdserve.pipeline
 from tests.unit.pipeline import documents as d
 from tests.unit.pipeline.recorder import SOURCE, Run, made
 from translator.objects import Ref
+from translator.planners.components import ActiveComponents
 from xdserve.sources import Broken, Put
 
 IRIS = Ref("serving.kserve.io", "InferenceService", "models", "iris")
@@ -29,7 +30,7 @@ BAD = split(50, other="v9")
 def restarted(policy=None):
     """A pipeline after one that had a policy of `iris` in force."""
     run = Run()
-    run.pipeline.remember({IRIS: made(policy or split(10))})
+    run.pipeline.remember({IRIS: made(policy or split(10))}, {IRIS: ActiveComponents("predictor", "iris-predictor")})
     return run
 
 

@@ -7,8 +7,9 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.documents import backend, isvc, policy
 from tests.unit.pipeline.recorder import Recorder, Run
-from translator.objects import Ref
+from translator.objects import Ref, parse
 from translator.objects.ref import CORE, KSERVE
+from translator.planners.components import ActiveComponents
 from translator.planners.options import Options
 from translator.view import OBJECT, Derivation, Derived, Named, Objects, View
 from xdserve.pipeline import Pipeline
@@ -142,3 +143,18 @@ def test_a_reader_depends_on_what_its_derived_values_read():
     assert not derived.depends("reader", {(OBJECT, OTHER)})
     derived.record("reader", ())
     assert not named.awaited
+
+
+@pytest.mark.parametrize("known", [{}, {TARGET: ActiveComponents("transformer", "iris-predictor")}])
+def test_one_that_waits_beyond_the_first_pass_is_not_new_and_not_forgotten(known):
+    run = NamedRun()
+    run.gone(TARGET)
+    run.pipeline.remember({TARGET: parse(believing("ca"))}, known)
+    run.put(believing("ca"), isvc(transformer={}))
+    run.pipeline.settle()
+    run.pipeline.open()
+    assert run.pipeline.drain() == []
+    assert run.pipeline.accepted(TARGET) == parse(believing("ca"))
+    run.put(config_map(CA))
+    assert run.pipeline.active(TARGET).entry == ("transformer" if known else "predictor")
+    assert run.split(GATEWAY) == {"b-ca": 1}

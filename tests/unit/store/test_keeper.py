@@ -12,6 +12,7 @@ from tests.support.documents import policy
 from tests.support.memories import files, good, refusal
 from tests.support.wait import wait_until
 from translator.objects import Ref, parse
+from translator.planners.components import ActiveComponents
 from xds.scope import Scope
 from xds.types import ResourceType
 from xdserve.store import Accepted, Keeper
@@ -55,6 +56,9 @@ class Policies(dict):
 
     def accepted(self, target):
         return self.get(target)
+
+    def active(self, target):
+        return ActiveComponents("predictor", target.name) if self.get(target) else None
 
 
 def in_force(name="iris", file="policy.yaml"):
@@ -224,27 +228,29 @@ async def test_gathering_leaves_the_loop_free(keep):
     assert turns > 10
 
 
-async def test_policies_are_written_as_they_are_then_and_deleted(keep, reopen):
+async def test_what_is_in_force_is_written_as_it_is_then_and_deleted(keep, reopen):
     policies = Policies()
     policies["iris"], policies["wine"] = in_force(), in_force("wine")
-    keeper = keep(Gateways(), policies=policies)
+    keeper = keep(Gateways(), decided=policies)
     assert await keeper.flush()
-    assert (keeper.written, keeper.pending) == (2, 0)
+    assert (keeper.written, keeper.pending) == (4, 0)
     assert await keeper.flush()
-    assert keeper.written == 2
+    assert keeper.written == 4
     policies["wine"] = None
     policies["iris"] = in_force(file="moved.yaml")
     await keeper.close()
-    assert [(target.name, found) for target, found in reopen().policies().items()] == [
+    store = reopen()
+    assert [(target.name, found) for target, found in store.policies().items()] == [
         ("iris", in_force(file="moved.yaml"))
     ]
+    assert [found.predictor for found in store.active().values()] == ["iris"]
 
 
 async def test_policies_that_could_not_be_written_are_tried_again(keep, reopen):
     policies = Policies()
     for number in range(1500):
         policies[f"iris-{number}"] = in_force()
-    keeper = keep(Gateways(), policies=policies)
+    keeper = keep(Gateways(), decided=policies)
     database = keeper._store._database
     (pages,) = database.execute("PRAGMA page_count").fetchone()
     database.execute(f"PRAGMA max_page_count = {pages + 1}")

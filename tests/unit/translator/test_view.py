@@ -8,7 +8,7 @@ from tests.unit.pipeline import documents as d
 from tests.unit.pipeline.recorder import made
 from translator.objects import EndpointSlice, InferenceService, Ref, Service
 from translator.planners.indexes import INDEXES, SLICES
-from translator.view import OBJECT, Absent, Derivation, Derived, Objects, View
+from translator.view import FACT, OBJECT, Absent, Derivation, Derived, Objects, View
 
 READY = Derivation("ready", lambda view, name: any(e.ready for s in view.find(SLICES, name) for e in s.endpoints))
 BOTH = Derivation("both", lambda view, names: all(view.derive(READY, name) for name in names))
@@ -76,6 +76,13 @@ class TestObjects:
         objects.remove(Ref("", "Service", "models", "web"))
         assert objects.count("Service") == 1
 
+    def test_an_equal_fact_concerns_nobody(self, objects):
+        assert objects.establish(SLICE, None) == set()
+        assert objects.establish(SLICE, "good") == {(FACT, SLICE)}
+        assert objects.establish(SLICE, "good") == set()
+        assert objects.establish(SLICE, None) == {(FACT, SLICE)}
+        assert objects.fact(SLICE) is None
+
 
 class TestView:
     def test_reads_are_recorded_also_when_they_find_nothing(self, objects):
@@ -83,13 +90,20 @@ class TestView:
         view.get(SLICE, EndpointSlice)
         view.find(SLICES, WEB)
         view.derive(READY, API)
-        assert view.reads == {(OBJECT, SLICE), (SLICES.name, WEB), (READY.name, API)}
+        assert view.fact(SLICE, str) is None
+        assert view.reads == {(OBJECT, SLICE), (SLICES.name, WEB), (READY.name, API), (FACT, SLICE)}
 
     def test_an_object_is_read_as_its_own_kind(self, objects):
         objects.put(made(d.service("web")))
         with pytest.raises(TypeError, match="Service models/web is read as InferenceService"):
             View(objects).get(Ref("", "Service", "models", "web"), InferenceService)
         assert isinstance(View(objects).get(Ref("", "Service", "models", "web"), Service), Service)
+
+    def test_a_fact_is_read_as_what_was_established(self, objects):
+        objects.establish(SLICE, "good")
+        assert View(objects).fact(SLICE, str) == "good"
+        with pytest.raises(TypeError, match="the fact of EndpointSlice models/web-1 is read as int"):
+            View(objects).fact(SLICE, int)
 
 
 class TestDerived:
