@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import docs_edge
+import docs_foreign
 import typer
 from markdown_tables import code, lines_of, oneline, table
 from prometheus_client import CollectorRegistry
@@ -337,6 +338,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "edgelimits": docs_edge.limits,
     "retries": docs_edge.retries,
     "localreplies": docs_edge.answers,
+    "foreignfields": docs_foreign.fields,
+    "passedover": docs_foreign.passed_over,
 }
 
 

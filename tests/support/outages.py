@@ -26,7 +26,6 @@ from xdserve.demo.driver import Traffic
 from xdserve.kube import parts
 from xdserve.kube.resources import RESOURCES
 from xdserve.kube.source import CLUSTER
-from xdserve.metrics import KINDS
 
 CONNECTIONS, PAUSE = 4, 0.05
 """Of the load: some 70 requests a second, which leaves the machine to what is tested."""
@@ -108,17 +107,17 @@ class Scene:
         """Number of objects that a replica holds, by kind."""
         status, text = await get(replica, "/metrics")
         assert status == 200
-        families = text_string_to_metric_families(text)
+        families, followed = text_string_to_metric_families(text), {one.kind for one in RESOURCES}
         return {
             sample.labels["kind"]: int(sample.value)
             for family in families
             for sample in family.samples
-            if sample.name == "xdserve_objects"
+            if sample.name == "xdserve_objects" and sample.labels["kind"] in followed
         }
 
     def there(self):
         """Number of objects that the cluster has, by kind."""
-        return {one.kind: self._number(one) for one in RESOURCES if one.kind in KINDS}
+        return {one.kind: self._number(one) for one in RESOURCES}
 
     def _number(self, resource):
         """Without reading all of them again and again."""

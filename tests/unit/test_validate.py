@@ -72,6 +72,60 @@ def test_all_errors_are_said_at_once_each_in_a_line_with_its_place(write, valida
     ]  # fmt: skip
 
 
+def test_kinds_that_are_not_read_are_notes_each_with_its_place(write, validate):
+    graph = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "InferenceGraph", "metadata": {"name": "g"}}
+    old = {**isvc(), "apiVersion": "serving.kubeflow.org/v1beta1"}
+    unnamed = {"apiVersion": "v1", "kind": "Endpoints"}
+    write(
+        a=[graph, {**graph, "metadata": {"name": "h"}}, old],
+        b=[unnamed, {"apiVersion": "apps/v1", "kind": "Deployment"}],
+    )
+    for arguments in (["."], [".", "--strict"]):
+        code, lines = validate(*arguments)
+        assert code == 0
+        assert [line.partition(" not ")[0] for line in lines] == [
+            "note: a.yaml document 1: InferenceGraph default/g: kind: InferenceGraph is",
+            "note: a.yaml document 2: InferenceGraph default/h: kind: InferenceGraph is",
+            "note: a.yaml document 3: InferenceService models/iris: apiVersion: serving.kubeflow.org is",
+            "note: b.yaml document 1: kind: Endpoints are",
+        ]
+    assert validate("a.yaml", "--context", "b.yaml")[1] == lines[:3]
+    assert validate(".", "--quiet")[1] == []
+
+
+def test_an_unknown_field_is_a_warning_with_its_place(write, validate):
+    misspelt = inference("hello", a=90, b=10)
+    misspelt["spec"]["predictors"][0]["trafficPercentage"] = 90
+    write(a=[isvc(), misspelt])
+    code, lines = validate(".")
+    assert code == 0
+    assert [line for line in lines if not line.startswith("note: ")] == [
+        (
+            "warning: a.yaml document 2: Inference models/hello: spec.predictors[0].trafficPercentage: "
+            "is unknown to KubeDL of March 2024 here, so it is not used; did you mean trafficWeight?"
+        )
+    ]
+
+
+def test_a_template_is_told_as_one(write, validate):
+    write(a="metadata:\n  name: {{ .Values.name }}\n")
+    assert validate("a.yaml") == (1, ["a.yaml document 1: line 2, column 9: found {{, render the template first"])
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "json")])
+def test_translate_says_the_same_lines(options, write, validate, capfd):
+    """Of the same files, whatever is wrong with them: file and document are named."""
+    graph = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "InferenceGraph", "metadata": {"name": "g"}}
+    bad = policy(split=[{"backend": "predictor", "weight": -1}])
+    write(a=[isvc(cannary=[]), bad, graph], b="a: [\n", c=[policy("other", split=split(stable=1))])
+    code, lines = validate(".", "--strict")
+    assert code == 1
+    assert len(lines) == 6
+    assert all(" document " in line for line in lines)
+    assert cli.main(["translate", ".", *options]) == 1
+    assert capfd.readouterr().err.splitlines() == lines
+
+
 def test_planning_is_checked_too(write, validate):
     first, second = policy(split=split(nobody=1)), policy()
     second["metadata"]["name"] = "later"

@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SkipValidation,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from translator.objects.errors import NOT_YET, Problem, one_line, path_of, show
+from translator.objects.foreign_fields import Level, Unknown, unknown
 from translator.objects.meta import ObjectMeta
 from translator.objects.ref import Ref
 from translator.objects.refusal import REFUSED, Refusal, refusals_of
@@ -30,6 +39,24 @@ class Model(BaseModel):
     @classmethod
     def _null_is_absent(cls, value: object) -> object:
         return without_nulls(value)
+
+
+_UNKNOWN = "unknown fields"  # no name of a document is looked up by it: one that is written so is unknown itself
+
+
+class ClosedModel(Model):
+    """Part of an object of another project whose fields are all known: ``unknown`` are names that are none of them."""
+
+    LEVEL: ClassVar[Level]
+    unknown: Annotated[Unknown, SkipValidation, Field(alias=_UNKNOWN)] = Unknown()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: object) -> object:
+        kept = without_nulls(value)
+        if isinstance(kept, dict) and not kept.keys() <= cls.LEVEL.uses.keys():
+            kept[_UNKNOWN] = unknown(kept, cls.LEVEL)
+        return kept
 
 
 class OurModel(BaseModel):
@@ -160,6 +187,10 @@ def allowed_of(line: ErrorDetails) -> str:
     return words if line["type"] == REFUSED else words.replace("'", "")
 
 
+_TEMPLATE_TAGS = ("{{", "{%")  # of Helm and Jinja
+_LONGEST_SEARCHED = 1_000
+
+
 def problems_of(error: ValidationError, document: object) -> tuple[Problem, ...]:
     """All errors about a document, each with the path as the document has it."""
     return tuple(_problem(line, document) for line in error.errors(include_url=False))
@@ -169,6 +200,8 @@ def _problem(line: ErrorDetails, document: object) -> Problem:
     allowed = allowed_of(line)
     missing = allowed == _WORDS["missing"]
     found = line.get("ctx", {}).get("found") or ("nothing" if missing else show(line["input"]))
+    if isinstance(line["input"], str) and any(tag in line["input"][:_LONGEST_SEARCHED] for tag in _TEMPLATE_TAGS):
+        allowed += "; render the template first"
     return Problem(path_of(_as_written(line["loc"], document)) or "document", found, one_line(allowed))
 
 

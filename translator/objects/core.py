@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic.alias_generators import to_camel
 
 from translator.objects.base import Foreign, Many, Model
@@ -134,6 +134,9 @@ class EndpointPort(Model):
     app_protocol: str | None = None
 
 
+_ADDRESS_TYPES = ("IPv4", "IPv6")
+
+
 class EndpointSlice(Foreign):
     """``discovery.k8s.io/v1`` EndpointSlice."""
 
@@ -144,6 +147,14 @@ class EndpointSlice(Foreign):
     address_type: Literal["IPv4", "IPv6"]
     endpoints: Many[Endpoint] = ()
     ports: Many[EndpointPort] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _addresses_of_a_wrong_type_are_not_judged(cls, value: object) -> object:
+        """One cause is one error: names in a slice of type FQDN are what its type says."""
+        if not isinstance(value, dict) or value.get("addressType") in _ADDRESS_TYPES:
+            return value
+        return {key: item for key, item in value.items() if key != "endpoints"}
 
     @property
     def service(self) -> str | None:

@@ -6,8 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from translator.objects.base import Foreign, Many, Model
+from translator.objects import foreign_fields
+from translator.objects.base import ClosedModel, Foreign, Many, Model
 from translator.objects.fields import DnsLabel
+from translator.objects.foreign_fields import Level
 from translator.objects.ref import KSERVE
 from translator.objects.refusal import refuse, says
 
@@ -31,23 +33,46 @@ Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Percent = Annotated[int, Field(ge=0, le=100), says("0..100")]
 
 
-class Component(Model):
+class Component(ClosedModel):
     """A predictor, transformer or explainer. ``timeout`` is in seconds, ``container_concurrency`` per pod."""
 
-    name: OptionalName = None
     timeout: Seconds | None = None
     container_concurrency: Annotated[int, Field(ge=0, le=_INT32)] | None = None
     canary_traffic_percent: Percent | None = None
 
 
-class CanaryPredictor(Model):
+class Predictor(Component):
+    """The stable predictor."""
+
+    LEVEL: ClassVar[Level] = foreign_fields.PREDICTOR
+
+    name: OptionalName = None
+
+
+class Transformer(Component):
+    """What requests enter by where there is one; it calls the predictor."""
+
+    LEVEL: ClassVar[Level] = foreign_fields.TRANSFORMER
+
+
+class Explainer(Component):
+    """What ``:explain`` enters by."""
+
+    LEVEL: ClassVar[Level] = foreign_fields.EXPLAINER
+
+
+class CanaryPredictor(Component):
     """What a canary does not say it takes from the stable predictor; its name is its identity."""
+
+    LEVEL: ClassVar[Level] = foreign_fields.CANARY_PREDICTOR
 
     name: DnsLabel
 
 
-class Canary(Model):
+class Canary(ClosedModel):
     """A named variant beside the stable predictor (Standard mode)."""
+
+    LEVEL: ClassVar[Level] = foreign_fields.CANARY
 
     traffic_percent: Percent
     predictor: CanaryPredictor
@@ -63,12 +88,14 @@ def _canaries(canaries: tuple[Canary, ...]) -> tuple[Canary, ...]:
     return canaries
 
 
-class InferenceServiceSpec(Model):
+class InferenceServiceSpec(ClosedModel):
     """``canary`` gives shares to variants, the rest is the stable predictor's."""
 
-    predictor: Component
-    transformer: Component | None = None
-    explainer: Component | None = None
+    LEVEL: ClassVar[Level] = foreign_fields.SPEC
+
+    predictor: Predictor
+    transformer: Transformer | None = None
+    explainer: Explainer | None = None
     canary: Annotated[Many[Canary], AfterValidator(_canaries)] = ()
 
 

@@ -6,14 +6,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from translator.objects.base import Foreign, Many, Model
+from translator.objects import foreign_fields
+from translator.objects.base import ClosedModel, Foreign, Many
 from translator.objects.fields import DnsLabel
+from translator.objects.foreign_fields import Level
 from translator.objects.ref import KUBEDL
 from translator.objects.refusal import refuse
 
 
-class Predictor(Model):
+class Predictor(ClosedModel):
     """One variant; ``traffic_weight`` is relative to its siblings', None counts 100."""
+
+    LEVEL: ClassVar[Level] = foreign_fields.INFERENCE_PREDICTOR
 
     name: DnsLabel
     traffic_weight: Annotated[int, Field(ge=0)] | None = None
@@ -26,10 +30,11 @@ def _each_once(predictors: tuple[Predictor, ...]) -> tuple[Predictor, ...]:
     return predictors
 
 
-class InferenceSpec(Model):
-    """``framework`` is ``TFServing`` or ``Triton``."""
+class InferenceSpec(ClosedModel):
+    """Without predictors there is nothing to send to."""
 
-    framework: str | None = None
+    LEVEL: ClassVar[Level] = foreign_fields.INFERENCE_SPEC
+
     predictors: Annotated[Many[Predictor], AfterValidator(_each_once)] = ()
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from translator.objects.kserve import MODE_ANNOTATION, Canary, Component, InferenceService
 from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
-from translator.planners import hosts
+from translator.planners import hosts, ignored_fields
 from translator.planners.components import EXPLAINER, PREDICTOR, TRANSFORMER, ActiveComponents
 from translator.planners.entry import candidate, port_of, predictor_service, waiting, wanted
 from translator.planners.naming import naming
@@ -135,7 +135,7 @@ def _ignored(service: InferenceService, entry: str) -> list[Finding]:
     if service.spec.canary and entry == TRANSFORMER:
         message = "has no effect: the transformer calls the stable predictor by itself"
         found.append(_warn(service, "spec.canary", message))
-    return found
+    return found + ignored_fields.of_inference_service(service)
 
 
 def _warn(service: InferenceService, field: str, message: str) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from translator.objects.kubedl import Inference
 from translator.objects.ref import Origin
-from translator.planners import hosts
+from translator.planners import hosts, ignored_fields
 from translator.planners.endpoints import PortOf
 from translator.planners.naming import naming
 from translator.planners.options import Options
@@ -35,6 +35,7 @@ def target(view: View, inference: Inference, options: Options) -> Target:
         split=_split(inference),
         split_origin=Origin(inference.ref, "spec.predictors"),
         addresses=hosts.addresses(naming(view, options), inference.ref, options),
+        findings=tuple(ignored_fields.of_inference(inference)),
     )
 
 

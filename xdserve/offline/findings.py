@@ -25,7 +25,10 @@ READINESS = frozenset({Reason.BACKEND_NOT_FOUND, Reason.BACKEND_NOT_READY})
 
 
 class Severity(StrEnum):
-    """An error fails a check, a warning is about what has no effect, a note about what only a cluster can know."""
+    """An error fails a check, a warning is about what has no effect.
+
+    A note is about what only a cluster can know, or about an object of a kind that is not read.
+    """
 
     ERROR = "error"
     WARNING = "warning"
@@ -53,6 +56,7 @@ def line(said: Entry) -> str:
 def found(files: Files, plans: Plans, *, strict: bool = False) -> list[Said]:
     """All findings, of reading and of planning: errors, warnings, notes, each by file and document."""
     said = {Said(Severity.ERROR, each) for each in _of_reading(files)}
+    said |= {Said(Severity.NOTE, each) for each in _not_read(files)}
     for owner, findings in plans.scopes.findings.items():
         unknown = frozenset[Finding]() if strict else unknowable(plans, owner, findings)
         said |= {Said(_severity(each, unknown), _placed(each, files)) for each in findings}
@@ -77,6 +81,11 @@ def place(files: Files, ref: Ref) -> Place | None:
 def _of_reading(files: Files) -> Iterator[Entry]:
     for error in files.errors():
         yield Entry(Place(*error.source), error.object, error.field, error.reason, error.message)
+
+
+def _not_read(files: Files) -> Iterator[Entry]:
+    for note in files.notes():
+        yield Entry(Place(*note.source), note.object, note.field, Reason.FIELD_IGNORED.value, note.message)
 
 
 def _severity(finding: Finding, unknown: frozenset[Finding]) -> Severity:

@@ -70,3 +70,12 @@ class SourceError(NamedTuple):
         """``iris.yaml document 2: TrafficPolicy models/iris: spec.split[0].weight: found -1, allowed ...``."""
         where = str(self.source) if self.source.document else self.source.file
         return ": ".join(filter(None, (where, str(self.object or ""), self.field, self.message)))
+
+
+class SourceNote(NamedTuple):
+    """A document of a kind that is not read though it says something about traffic, and what to do."""
+
+    source: Source
+    object: Ref | None
+    field: str
+    message: str

@@ -13,14 +13,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import watchfiles
 
 from translator.objects import Ref
-from xdserve.sources import Change, Feed, Gone, Put, Source, SourceError
+from xdserve.sources import Change, Feed, Gone, Put, Source, SourceError, SourceNote
 from xdserve.sources.files import Files
 from xdserve.sources.tree import Look, SourceUnavailable, Tree, Wanted
 
 __all__ = ["DirectorySource", "SourceUnavailable"]
+
+logger = structlog.get_logger("xdserve.sources")
 
 STEP_MS = 2  # how often the watcher collects; an event is told one to two steps after it
 DEBOUNCE_MS = 20  # the longest that a burst of events is held together
@@ -53,6 +56,7 @@ class DirectorySource:
         self._files = Files()
         self._feed = feed
         self._lost: SourceError | None = None
+        self._said: set[str] = set()  # what was logged of kinds that are not read: few texts
         self._doubts: dict[str, _Doubt] = {}
         self._again: dict[str, float] = {}  # absolute paths to look at again, and when by the loop's clock
         self._waiting: set[str] = set()  # those of them that wait for what becomes of another file: looked at with it
@@ -186,10 +190,19 @@ class DirectorySource:
         for look in certain:
             self._tree.accept(look)
             update = self._files.apply(look.reading)
+            self._say(look.reading.notes)
             changes += update.changes
             errors_changed |= update.errors_changed
         if changes or errors_changed or not self.synced.is_set():
             self._feed.apply(_at_once(changes))
+
+    def _say(self, notes: tuple[SourceNote, ...]) -> None:
+        """Log what is not read, once for each kind of it: nothing is wrong with the objects."""
+        for note in notes:
+            if note.message not in self._said:
+                self._said.add(note.message)
+                source = note.source
+                logger.info("not read", file=source.file, document=source.document, message=note.message)
 
     def _certain(self, looks: list[Look]) -> list[Look]:
         """What can be believed now.

@@ -16,6 +16,7 @@ from typing import NoReturn, Protocol
 import yaml
 
 from translator.objects import items_of
+from xdserve.sources.templates import unrendered, unrendered_json
 
 LARGEST_FILE = 16 * 1024 * 1024
 DEEPEST = 64  # Kubernetes' own deepest objects, pod templates inside custom resources, stay below 30
@@ -75,7 +76,8 @@ def _json(text: str) -> object:
         if "\\u" in text:  # half of a surrogate pair is valid JSON and no valid text
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise _Stop(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        template = unrendered_json(text, error.pos, error.lineno, error.colno)
+        raise _Stop(template or f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise _Stop("nested too deep") from None
     except UnicodeEncodeError:
@@ -113,6 +115,7 @@ class _Yaml:
     """Builds the values of one text from its events."""
 
     def __init__(self, text: str) -> None:
+        self._text = text
         self._events = yaml.parse(text, Loader=yaml.CSafeLoader)
         self._anchors: dict[str, tuple[object, int]] = {}  # the value, and how many values it is made of
         self._count = 0
@@ -127,7 +130,8 @@ class _Yaml:
                     yield self._value(next(self._events), 0)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise _Stop(_at(mark) + " ".join(filter(None, (error.problem, error.context)))) from None
+            said = _at(mark) + " ".join(filter(None, (error.problem, error.context)))
+            raise _Stop(self._unrendered(error.problem_mark, error.context_mark) or said) from None
         except yaml.YAMLError as error:
             raise _Stop(" ".join(str(error).split())) from None
 
@@ -195,10 +199,16 @@ class _Yaml:
             if isinstance(key, str):
                 return key
         if not isinstance(event, yaml.ScalarEvent):
-            raise _Stop(f"{_at(event.start_mark)}a key must be a plain word")
+            said = f"{_at(event.start_mark)}a key must be a plain word"
+            raise _Stop(self._unrendered(event.start_mark) or said)
         if event.anchor is not None:
             self._anchors[event.anchor] = event.value, 1
         return event.value
+
+    def _unrendered(self, *marks: _Mark | None) -> str | None:
+        """What to say if the cause is a template's tag where reading stopped."""
+        found = (unrendered(self._text, mark.line) for mark in marks if mark)
+        return next(filter(None, found), None)
 
 
 def _merge(merged: dict[str, object], value: object, mark: _Mark | None) -> dict[str, object]:

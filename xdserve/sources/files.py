@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from dataclasses import field as default
 from typing import NamedTuple
 
-from translator.objects import Object, ObjectInvalid, Problem, Ref, parse
-from xdserve.sources import Broken, Change, Gone, Put, Source, SourceError
+from translator.objects import Object, ObjectInvalid, Problem, Ref, identify, parse
+from translator.objects.passed_over import passed_over
+from xdserve.sources import Broken, Change, Gone, Put, Source, SourceError, SourceNote
 from xdserve.sources.documents import read
 
 EMPTY = "the file is empty; what it held before stays until it is filled or deleted"
@@ -39,6 +40,7 @@ class Reading:
     errors: tuple[SourceError, ...] = ()
     complete: bool = True
     cut: bool = False
+    notes: tuple[SourceNote, ...] = ()
 
 
 class Update(NamedTuple):
@@ -62,7 +64,8 @@ def understand(path: str, content: bytes | None) -> Reading:
         reader.refuse(Source(path, stop.index), "", stop.message)
     # A prefix of JSON is no JSON, but one of YAML often is YAML.
     cut = not path.endswith(".json") and not content.endswith(b"\n")
-    return Reading(path, reader.claims, tuple(reader.errors), complete=reader.complete, cut=cut)
+    errors, notes = tuple(reader.errors), tuple(reader.notes)
+    return Reading(path, reader.claims, errors, complete=reader.complete, cut=cut, notes=notes)
 
 
 def unreadable(path: str, message: str) -> Reading:
@@ -77,6 +80,7 @@ class _Reader:
         self.path = path
         self.claims: dict[Ref, Claim] = {}
         self.errors: list[SourceError] = []
+        self.notes: list[SourceNote] = []
         self.complete = True
 
     def take(self, source: Source, document: object) -> None:
@@ -91,6 +95,8 @@ class _Reader:
             return
         if found is not None:
             self._claim(found.ref, Claim(source, found))
+        elif note := passed_over(document):
+            self.notes.append(SourceNote(source, identify(document), *note))
 
     def _claim(self, ref: Ref, claim: Claim) -> None:
         first = self.claims.setdefault(ref, claim)
@@ -137,13 +143,17 @@ class Files:
             new = {**old, **new}
         touched = [*old, *(ref for ref in new if ref not in old)]
         before = {ref: self._owner_claim(ref) for ref in touched}
-        self._store(Reading(reading.path, new, reading.errors), old, new)
+        self._store(Reading(reading.path, new, reading.errors, notes=reading.notes), old, new)
         changes = tuple(_changes((ref, before[ref], self._owner_claim(ref)) for ref in touched))
         return Update(changes, self._renew_errors({reading.path, *self._also_claimed(touched)}))
 
     def errors(self) -> list[SourceError]:
         """All that is wrong now, by path."""
         return [error for path in sorted(self._errors) for error in self._errors[path]]
+
+    def notes(self) -> list[SourceNote]:
+        """The documents that are not read though they say something about traffic, by path."""
+        return [note for path in sorted(self._readings) for note in self._readings[path].notes]
 
     def renewed(self) -> list[tuple[str, tuple[SourceError, ...]]]:
         """The files with which something else is wrong than when this was asked last, and what it is now."""
@@ -163,7 +173,7 @@ class Files:
                 yield claim.object
 
     def paths(self) -> Iterable[str]:
-        """Every file that holds something, or has errors."""
+        """Every file that holds something, or has errors or notes."""
         return self._readings.keys()
 
     def _held(self, path: str) -> dict[Ref, Claim]:
@@ -186,7 +196,7 @@ class Files:
                 del self._claimants[ref]
         for ref in new.keys() - old.keys():
             insort(self._claimants.setdefault(ref, []), path)
-        if reading.claims or reading.errors:
+        if reading.claims or reading.errors or reading.notes:
             self._readings[path] = reading
         else:
             self._readings.pop(path, None)

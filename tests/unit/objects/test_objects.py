@@ -172,6 +172,10 @@ def test_what_is_not_used_is_not_judged():
             "spec.canary[0].predictor.name: found nothing, allowed a value",
         ),
         ({"canary": {}}, "spec.canary: found a map of 0, allowed a list"),
+        (
+            {"predictor": {"timeout": "{{ .Values.t }}"}},
+            'spec.predictor.timeout: found "{{ .Values.t }}", allowed a whole number; render the template first',
+        ),
     ],
 )
 def test_a_mistake_in_an_inference_service_is_one_line(spec: object, line: str):
@@ -181,7 +185,6 @@ def test_a_mistake_in_an_inference_service_is_one_line(spec: object, line: str):
 def test_an_inference_of_kubedl():
     inference = only("kubedl/02-two-predictors-weighted.yaml")
     assert isinstance(inference, Inference)
-    assert inference.spec.framework == "TFServing"
     assert [(each.name, each.traffic_weight) for each in inference.spec.predictors] == [("v1", 90), ("v2", 10)]
     document = {"apiVersion": "serving.kubedl.io/v1alpha1", "kind": "Inference", "metadata": {"name": "x"}}
     assert parse({**document, "spec": {"predictors": [{"name": "a"}]}}).spec.predictors[0].traffic_weight is None
@@ -236,6 +239,10 @@ def test_a_slice_that_says_little():
     ("fields", "line"),
     [
         ({"addressType": "FQDN"}, 'addressType: found "FQDN", allowed IPv4 or IPv6'),
+        (
+            {"addressType": "FQDN", "endpoints": [{"addresses": ["a.example.org"]}, {"addresses": ["b.example.org"]}]},
+            'addressType: found "FQDN", allowed IPv4 or IPv6',
+        ),
         (
             {"endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["pod.example.org"]}]},
             'endpoints[1].addresses[0]: found "pod.example.org", allowed an IP address',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from translator.objects import ObjectInvalid, identify, items_of, parse
+from translator.objects.passed_over import passed_over
 
 SERVING = "serving.kserve.io/v1beta1"
 
@@ -73,3 +74,46 @@ def test_a_wrong_spelling_is_about_the_object_that_is_meant():
 @pytest.mark.parametrize("kind", ["Pod", "pod", "PodList", "Services"])
 def test_other_kinds_are_passed_over(kind: str):
     assert parse({"apiVersion": "v1", "kind": kind, "metadata": {"name": "iris"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "field", "advice"),
+    [
+        ("serving.kserve.io/v1alpha1", "InferenceGraph", "kind", "TrafficPolicy"),
+        ("serving.kserve.io/v1alpha1", "InferenceGraphList", "kind", "TrafficPolicy"),
+        ("serving.kserve.io/v1alpha1", "LLMInferenceService", "kind", "InferenceService"),
+        ("serving.kserve.io/v1alpha2", "LLMInferenceService", "kind", "InferenceService"),
+        ("serving.kubeflow.org/v1beta1", "InferenceService", "apiVersion", "serving.kserve.io/v1beta1"),
+        ("serving.kubeflow.org/v1alpha2", "TrainedModel", "apiVersion", "serving.kserve.io/v1beta1"),
+        ("v1", "Endpoints", "kind", "EndpointSlices"),
+    ],
+)
+def test_of_a_kind_that_says_something_about_traffic_it_is_told_what_to_do(
+    api_version: str, kind: str, field: str, advice: str
+):
+    document = {"apiVersion": api_version, "kind": kind, "metadata": {"name": "x" * 1000}, "spec": 5}
+    assert parse(document) is None
+    note = passed_over(document)
+    assert note is not None
+    assert note.field == field
+    assert "not read" in note.message
+    assert advice in note.message
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind"),
+    [
+        ("serving.kserve.io/v1alpha1", "TrainedModel"),
+        ("serving.kserve.io/v1alpha1", "ServingRuntime"),
+        ("serving.kserve.io/v1alpha1", "ClusterServingRuntime"),
+        ("serving.kserve.io/v1alpha2", "LLMInferenceServiceConfig"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("networking.istio.io/v1", "VirtualService"),
+        ("apps/v1", "Deployment"),
+        ("example.org/v1", "Endpoints"),
+    ],
+)
+def test_other_kinds_are_passed_over_without_a_word(api_version: str, kind: str):
+    document = {"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}}
+    assert parse(document) is None
+    assert passed_over(document) is None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import watchfiles
+from structlog.testing import capture_logs
 
 from tests.support.wait import wait_until
 from translator.objects import Object, Ref
@@ -99,6 +100,22 @@ async def watching(root: Path):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+GRAPH = "apiVersion: serving.kserve.io/v1alpha1\nkind: InferenceGraph\nmetadata: {{name: {name}}}\n"
+
+
+async def test_a_kind_that_is_not_read_is_logged_once_and_is_no_error(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("---\n".join(GRAPH.format(name=name) for name in "xyz"))
+    (tmp_path / "b.yaml").write_text(GRAPH.format(name="w"))
+    with capture_logs() as logs:
+        async with watching(tmp_path) as watched:
+            watched.write("c.yaml", GRAPH.format(name="v") + "---\n" + policy("last"))
+            await watched.until_weights(last=1)
+    [line] = [line for line in logs if line["event"] == "not read"]
+    assert (line["log_level"], line["file"], line["document"]) == ("info", "a.yaml", 1)
+    assert "InferenceGraph" in line["message"]
+    assert watched.told == []
 
 
 async def test_nothing_is_waited_for_when_all_is_read(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 
 import pytest
@@ -149,6 +150,62 @@ def test_what_is_wrong_is_said_in_one_line(text: str | bytes, words: str):
 )
 def test_json_that_is_none(text: str, words: str):
     assert words in complaint(text, "a.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "tag"),
+    [
+        ("metadata:\n  name: {{ .Values.name }}\n", "line 2, column 9", "{{"),
+        ('a: {{ printf "%s" .x | quote }}\n', "line 1, column 4", "{{"),
+        ("a: {{ .x }}-foo\n", "line 1, column 4", "{{"),
+        ("a: foo-{{ x }}: b\n", "line 1, column 8", "{{"),
+        ("a:\n- {{ x }}\n- b\n", "line 2, column 3", "{{"),
+        ("a: 1\r\n{{- if .x }}\r\nb: 2\r\n{{- end }}\r\n", "line 2, column 1", "{{"),
+        ("{{/* nothing */}}\na: 1\n", "line 1, column 1", "{{"),
+        ('a:\n    {{- include "labels" . | nindent 4 }}\nb: {}\n', "line 2, column 5", "{{"),
+        ("a: 1  # {{ x }}\nb: {{ x }}\n", "line 2, column 4", "{{"),
+        ("a: 1\n---\nb: '{{ x }}'\nc: {{ x }}\n", "line 4, column 4", "{{"),
+        ("{% if x %}\na: 1\n{% endif %}\n", "line 1, column 1", "{%"),
+        ("a: {% x %}\n", "line 1, column 4", "{%"),
+    ],
+)
+def test_a_template_that_is_not_rendered_is_told_as_one(text: str, place: str, tag: str):
+    assert complaint(text) == f"{place}: found {tag}, render the template first"
+
+
+@pytest.mark.parametrize("text", ['{"a": {{ x }}}', '{"a": [{{ x }}]}', '{"a": 1, {{ x }}}', '{"a": {% x %}}'])
+def test_a_template_of_json_that_is_not_rendered_is_told_as_one(text: str):
+    column = text.index("{{" if "{{" in text else "{%") + 1
+    assert complaint(text, "a.json").startswith(f"line 1, column {column}: found {{")
+    assert complaint(text, "a.json").endswith(", render the template first")
+
+
+@pytest.mark.parametrize(
+    "text", ["a: '{{ x }}'\n", 'a: "{% x %}"\n', "a: b {{ x }}\n", "a: |\n  {{ x }}\n", "# {{ x }}\na: 1\n"]
+)
+def test_a_text_with_a_tag_in_it_is_a_text(text: str):
+    assert values(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: '{{ x }}'\nb: [\n",
+        "a: '{{ x }}': b\n",
+        "# {{ x }}\n\ta: b\n",
+        "a: |\n  {{ x }}\nb: [",
+        "a: b: c  # {{ x }}\n",
+    ],
+)
+def test_what_is_wrong_elsewhere_is_no_template(text: str):
+    assert "template" not in complaint(text)
+
+
+@pytest.mark.parametrize("line", ["a: b: " + '"\\' * 2_000_000, "a: b: " + "'\"" * 2_000_000, "{" * 1_000_000])
+def test_a_long_line_is_not_searched_for_long(line: str):
+    started = time.process_time()
+    complaint(f"{line}\n")
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,21 @@ def test_kinds_that_are_not_ours_are_passed_over(files: Files):
     assert update == ((), False)
 
 
+GRAPH = "apiVersion: serving.kserve.io/v1alpha1\nkind: InferenceGraph\nmetadata: {name: g}\n"
+
+
+def test_a_note_comes_and_goes_with_its_document_and_is_no_error(files: Files):
+    update = files.update("a.yaml", join(policy("a"), GRAPH))
+    assert [(*note.source, str(note.object), note.field) for note in files.notes()] == [
+        ("a.yaml", 2, "InferenceGraph default/g", "kind")
+    ]
+    assert (len(update.changes), update.errors_changed, files.errors()) == (1, False, [])
+    assert files.update("a.yaml", join(GRAPH)).changes == (Gone(ref("a")),)
+    assert [note.source.document for note in files.notes()] == [1]
+    files.update("a.yaml", None)
+    assert (files.notes(), list(files.paths())) == ([], [])
+
+
 def test_an_invalid_object_keeps_its_last_good_text_and_harms_no_other(files: Files):
     files.update("a.yaml", join(policy("a"), policy("b")))
     update = files.update("a.yaml", join(policy("a", -1), policy("b", 2)))
