@@ -366,3 +366,45 @@ def test_whatever_a_file_holds_there_is_no_traceback(tmp_path, capfd, content):
     assert cli.main(["validate", str(path)]) == 1
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
+
+
+def test_a_mode_that_gateways_do_not_serve_is_a_warning(write, validate):
+    knative = isvc(annotations={"serving.kserve.io/deploymentMode": "Serverless"})
+    write(iris=[knative, *backend("iris-predictor", 8080)])
+    assert validate("iris.yaml") == (
+        0,
+        [
+            (
+                "warning: iris.yaml document 1: InferenceService models/iris: "
+                "metadata.annotations[serving.kserve.io/deploymentMode]: "
+                "found Knative, which gateways do not serve; allowed Standard"
+            )
+        ],
+    )
+
+
+CA_OF = {"caRef": {"name": "service-ca"}}
+
+
+@pytest.mark.parametrize(
+    ("config_maps", "code", "line"),
+    [
+        ([], 0, "note: {} not found"),
+        ([{"other": "x"}], 1, "{} has no key ca.crt"),
+        ([{"ca.crt": "none"}], 1, "{} has no certificates in ca.crt that can be read (PEM)"),
+    ],
+)
+def test_the_cluster_may_have_a_ca_that_is_not_in_the_files(write, validate, config_maps, code, line):
+    made = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "service-ca", "namespace": "models"},
+            "data": data,
+        }
+        for data in config_maps
+    ]
+    tls = policy(backends=[to_service("v2", "iris-v2", protocol="HTTPS", tls=CA_OF)], split=split(predictor=9, v2=1))
+    write(a=[isvc(), *backend("iris-predictor", 8080), *backend("iris-v2", 8443), tls, *made])
+    place = "a.yaml document 6: TrafficPolicy models/iris: spec.backends[0].tls.caRef: ConfigMap models/service-ca"
+    assert validate("a.yaml") == (code, [line.format(place) + ": backend v2 answers 503"])
