@@ -29,13 +29,17 @@ class TemplateInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Literal texts (the even parts) and the variables between them (the odd parts)."""
+    """Literal texts (the even parts) and the variables between them (the odd parts).
+
+    ``format`` is the same for `str.format_map`: hosts are rendered for each plan.
+    """
 
     parts: tuple[str, ...]
+    format: str
 
     def render(self, values: Mapping[str, str]) -> str:
         """The text for some values; there is one for each variable."""
-        return "".join(values[part] if number % 2 else part for number, part in enumerate(self.parts))
+        return self.format.format_map(values)
 
     def values_of(self, text: str, known: Mapping[str, str]) -> Iterator[dict[str, str]]:
         """Every way in which this text can have been rendered, with the values that are known."""
@@ -94,7 +98,12 @@ def _parsed(text: str, variables: Sequence[str]) -> Template:
     if not {NAME, NAMESPACE} <= set(names):
         raise TemplateInvalid(f"what has .{NAME} and .{NAMESPACE}")
     parts = [part for pair in zip(literals, [*names, ""], strict=True) for part in pair]
-    return Template(tuple(parts[:-1]))
+    formats = (f"{{{part}}}" if number % 2 else _doubled(part) for number, part in enumerate(parts[:-1]))
+    return Template(tuple(parts[:-1]), "".join(formats))
+
+
+def _doubled(literal: str) -> str:
+    return literal.replace("{", "{{").replace("}", "}}")
 
 
 DOMAIN_TEMPLATE = "{{ .Name }}-{{ .Namespace }}.{{ .IngressDomain }}"

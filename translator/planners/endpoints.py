@@ -119,7 +119,7 @@ def _state(view: View, wanted: PortOf) -> ServiceState | Unusable:
     main = rest_port(ports) if wanted.port is None else numbered(ports, wanted.port)
     if main is None:
         return Unusable(f"{wanted.ref} has no port {_asked(wanted)}; its TCP ports: {_listed(tcp)}")
-    grpc = None if protocol_of(main).http2 else grpc_port(ports)
+    grpc = None if len(ports) == 1 or protocol_of(main).http2 else grpc_port(ports)
     return ServiceState(_port_state(view, service, main), _port_state(view, service, grpc) if grpc else None)
 
 

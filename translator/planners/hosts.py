@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from translator import names
 from translator.objects.gateway import ServiceGateway
@@ -26,14 +27,14 @@ def inside(ref: Ref, cluster_domain: str) -> tuple[str, ...]:
 
 def addresses(named: Naming, ref: Ref, options: Options) -> Addresses:
     """What a service is called by."""
-    path = named.path(ref)
+    host, path = named.host(ref), named.path(ref)
     return Addresses(
-        outside=named.host(ref),
+        outside=host,
         inside=inside(ref, options.cluster_domain),
         short=short(ref),
         path_host=named.domain if path else "",
         path=path,
-        url=named.url(ref),
+        url=named.url(host, path),
     )
 
 
@@ -42,6 +43,7 @@ def short(ref: Ref) -> tuple[str, ...]:
     return ref.name, names.entrance(ref)
 
 
+@lru_cache(16)
 def _suffixes(cluster_domain: str) -> tuple[str, ...]:
     return "", ".svc", f".svc.{cluster_domain}"
 

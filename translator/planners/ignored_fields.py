@@ -22,7 +22,7 @@ from translator.objects.foreign_fields import (
     Level,
     Use,
 )
-from translator.objects.kserve import CanaryPredictor, Component, InferenceService
+from translator.objects.kserve import Canary, CanaryPredictor, Component, InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.ref import Origin, Ref
 from translator.plan import Finding, Reason
@@ -42,8 +42,27 @@ class _Part(NamedTuple):
 
 def of_inference_service(service: InferenceService) -> list[Finding]:
     """What has no effect in the parts of an InferenceService."""
+    if _is_plain(service):
+        return []
     parts = list(_parts_of(service))
     return [*_of_components(service, parts), *_unknown(service.ref, parts)]
+
+
+def _is_plain(service: InferenceService) -> bool:
+    """Whether there is surely nothing to tell, as of nearly all: it is asked for each plan."""
+    spec = service.spec
+    if spec.unknown.number:
+        return False
+    for component in (spec.predictor, spec.transformer, spec.explainer):
+        if component is not None and (component.unknown.number or component.container_concurrency):
+            return False
+    return all(_is_plain_canary(canary) for canary in spec.canary)
+
+
+def _is_plain_canary(canary: Canary) -> bool:
+    said = canary.predictor
+    plain = said.timeout is None and said.canary_traffic_percent is None and not said.container_concurrency
+    return plain and not (canary.unknown.number or said.unknown.number)
 
 
 def of_inference(inference: Inference) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from translator.objects.core import ConfigMap
@@ -64,10 +65,9 @@ class Naming:
             return ""
         return self.paths.render({NAME: ref.name, NAMESPACE: ref.namespace}).rstrip("/")
 
-    def url(self, ref: Ref) -> str:
-        """Where KServe says that a service is."""
-        path = self.path(ref)
-        return f"{self.scheme}://{self.domain if path else self.host(ref)}{path}"
+    def url(self, host: str, path: str) -> str:
+        """Where KServe says that a service of this host and path is."""
+        return f"{self.scheme}://{self.domain if path else host}{path}"
 
     def of_host(self, host: str) -> Iterator[tuple[str, str]]:
         """The namespaces and names that a host can be derived from."""
@@ -77,7 +77,12 @@ class Naming:
 
 def config_map(options: Options) -> Ref | None:
     """KServe's ConfigMap; None if it is not to be read."""
-    namespace, _, name = options.kserve_config_map.partition("/")
+    return _config_map(options.kserve_config_map)
+
+
+@lru_cache(16)
+def _config_map(written: str) -> Ref | None:
+    namespace, _, name = written.partition("/")
     return Ref(CORE, ConfigMap.KIND, namespace, name) if name else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from translator.objects.core import ServicePort
 from translator.plan import Protocol
@@ -17,9 +16,6 @@ _APP_PROTOCOLS = {
 }
 """By appProtocol in lower case; any other one is HTTP. `http2` is as Istio has it: by plain text."""
 
-_GRPC_MARKS = ("grpc", "h2c")
-"""KServe marks a port whose name holds one of these with appProtocol ``kubernetes.io/h2c``."""
-
 _BY_NAME = {
     (False, False): Protocol.HTTP,
     (False, True): Protocol.H2C,
@@ -31,31 +27,28 @@ _BY_NAME = {
 
 def protocol_of(port: ServicePort) -> Protocol:
     """What a port speaks: its appProtocol says it, else its name."""
-    return _spoken(port.app_protocol, port.name)
-
-
-@lru_cache(1024)
-def _spoken(app_protocol: str | None, name: str) -> Protocol:
-    if app_protocol:
-        return _APP_PROTOCOLS.get(app_protocol.lower(), Protocol.HTTP)
-    name = name.lower()
-    http2 = name.startswith("http2") or any(mark in name for mark in _GRPC_MARKS)
+    if port.app_protocol:
+        return _APP_PROTOCOLS.get(port.app_protocol.lower(), Protocol.HTTP)
+    name = port.name.lower()
+    # KServe marks a port whose name holds one of the two with appProtocol kubernetes.io/h2c.
+    http2 = "grpc" in name or "h2c" in name or name.startswith("http2")
     return _BY_NAME[name.startswith(("https", "tls")), http2]
 
 
 def rest_port(ports: Sequence[ServicePort]) -> ServicePort | None:
     """The port for REST; None if there is no port.
 
-    Port 80, else the first port named ``http*``, else the first one; of those that do not speak gRPC, if there are
-    any. This is the choice of KServe's own ingress.
+    Port 80, else the first port named ``http*``, else the first one; of those that do not speak gRPC, if there are any.
     """
+    if len(ports) == 1:
+        return ports[0]
     rest = [port for port in ports if not protocol_of(port).http2] or list(ports)
     named = (port for port in rest if port.name.lower().startswith("http"))
     return numbered(rest, MAIN_PORT) or next(named, None) or next(iter(rest), None)
 
 
 def grpc_port(ports: Sequence[ServicePort]) -> ServicePort | None:
-    """The first port that speaks gRPC."""
+    """The first port that speaks gRPC; None if there is none."""
     return next((port for port in ports if protocol_of(port).http2), None)
 
 
