@@ -164,7 +164,15 @@ class _Gateway:
         # By number: a changed port is in force at once in running pods, whose manifest does not name it.
         port = {"name": "http", "port": ENTRANCE_PORT, "targetPort": self._gateway.port, "protocol": "TCP"}
         spec = {"type": "ClusterIP", "selector": selector(self._owner.ref), "ports": [port]}
-        return self._object("v1", "Service", spec=spec)
+        return self._object("v1", "Service", spec=spec | self._families())
+
+    def _families(self) -> Manifest:
+        """Only where they are not the cluster's own: the primary family of a Service that is there never changes."""
+        said = self._pods.families
+        if said is None:
+            return {}
+        policy = {"ipFamilyPolicy": said.policy} if said.policy else {}
+        return {"ipFamilies": list(said.families), **policy}
 
     def disruptions(self) -> Manifest:
         spec = {

@@ -260,13 +260,24 @@ class Resources:
     limits: Amounts = ()
 
 
+class Families(NamedTuple):
+    """The IP families of a Service, the first its primary one, and its ``ipFamilyPolicy``; empty is not known."""
+
+    families: tuple[str, ...] = ()
+    policy: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """What a gateway runs in, for whoever makes that: no Envoy is told. None leaves it to the operator."""
+    """What a gateway runs in, for whoever makes that: no Envoy is told. None leaves it to the operator.
+
+    ``families`` are those that the gateway's own Service is to have; None are the cluster's own.
+    """
 
     replicas: int | None = None
     resources: Resources | None = None
     router: Router | None = None
+    families: Families | None = None
 
 
 class Underscores(Enum):

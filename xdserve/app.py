@@ -63,6 +63,7 @@ def options_of(settings: Settings) -> Options:
         name_backends_in_errors=settings.name_backends_in_errors,
         selective=bool(settings.selector),
         ca_file=settings.gateway_ca_file,
+        gateway_address=settings.gateway_address,
     )
 
 

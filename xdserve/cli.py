@@ -84,6 +84,7 @@ def serve(
     gateway_pull_secrets: flags.GatewayPullSecrets = None,
     gateway_pods: flags.GatewayPods = None,
     gateway_xds_address: flags.GatewayXdsAddress = None,
+    gateway_address: flags.GatewayAddress = None,
     gateway_ca_file: flags.GatewayCaFile = None,
     kserve_config_map: flags.KserveConfigMap = None,
     gateway_replicas: flags.GatewayReplicas = None,

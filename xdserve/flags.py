@@ -56,6 +56,10 @@ GatewayXdsAddress = Annotated[
 KserveConfigMap = Annotated[
     str | None, flag("KServe's ConfigMap, read for its templates of hosts; empty: not read", "NAMESPACE/NAME")
 ]
+GatewayAddress = Annotated[
+    str | None,
+    flag("Where gateways listen; without it :: (IPv4 too) where the cluster has IPv6, else 0.0.0.0", "ADDRESS"),
+]
 GatewayCaFile = Annotated[
     str | None,
     flag("File in the gateways' image of the CAs that verify backends with TLS, where a policy names none", "FILE"),

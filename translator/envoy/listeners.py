@@ -17,6 +17,7 @@ from translator.envoy.rendered import Rendered, ads, header, header_case, millis
 from translator.envoy.shared import shared
 from translator.envoy.splits import UNIQUE_ID
 from translator.objects.fields import DROPPED_HEADERS, DROPPED_PREFIXES, HEADERS_OF_PROXIES
+from translator.objects.gateway import IPV6_ANY
 from translator.plan import Edge, EscapedSlashes, GatewayPlan, Underscores
 from xds.api.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
 from xds.api.envoy.config.core.v3 import (
@@ -93,7 +94,8 @@ def _shared(manager: HttpConnectionManager) -> tuple[Message, ...]:
 
 @shared
 def _address(host: str, port: int) -> Address:
-    return Address(socket_address=SocketAddress(address=host, port_value=port))
+    """The address of all interfaces takes both families, as a pod of a cluster with IPv6 may have both."""
+    return Address(socket_address=SocketAddress(address=host, port_value=port, ipv4_compat=host == IPV6_ANY))
 
 
 def _manager(gateway: GatewayPlan) -> HttpConnectionManager:

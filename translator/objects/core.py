@@ -33,6 +33,8 @@ class ServiceSpec(Model):
     cluster_ip: Annotated[str | None, Field(alias="clusterIP")] = None
     external_name: str | None = None
     selector: Annotated[bool, BeforeValidator(bool)] = False
+    ip_families: Many[str] = ()
+    ip_family_policy: str | None = None
     ports: Many[ServicePort] = ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,7 +16,7 @@ from translator.objects.quantity import Cpu, Memory, amount
 from translator.objects.ref import XDSERVE
 from translator.objects.refusal import Refusal, refuse_at, says
 
-DEFAULT_ADDRESS = str(IPv4Address(0))
+IPV4_ANY, IPV6_ANY = str(IPv4Address(0)), str(IPv6Address(0))
 DEFAULT_PORT = 8080
 
 
@@ -67,8 +67,9 @@ class ServiceGatewaySpec(OurModel):
     """`Dedicated`: the service has a gateway of its own."""
     hosts: Annotated[Many[Host], Field(max_length=64), AfterValidator(_each_host_once)] = ()
     """Host names beside those derived from the target; the operator's setting `allowed_hosts` must allow them."""
-    address: IpAddress = DEFAULT_ADDRESS
-    """The address to listen at."""
+    address: IpAddress | None = None
+    """The address to listen at; `::` takes IPv4 too. Left out, the operator's setting `gateway_address`; without it
+    `::` where the cluster has IPv6, else `0.0.0.0`."""
     port: PortNumber = DEFAULT_PORT
     """The port to listen at."""
     edge: Edge = Edge()

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from translator import names
 from translator.objects.core import Service
-from translator.objects.gateway import DEFAULT_ADDRESS, DEFAULT_PORT, ServiceGateway
+from translator.objects.gateway import DEFAULT_PORT, ServiceGateway
 from translator.objects.kserve import InferenceService
 from translator.objects.kubedl import Inference
 from translator.objects.policy import TrafficPolicy
 from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, Edge, Finding, GatewayPlan, Reason, ServicePlan
-from translator.planners import core, entry, hosts, kserve, kubedl, pods, policy, router
+from translator.planners import core, entry, families, hosts, kserve, kubedl, pods, policy, router
 from translator.planners.attachments import TARGETS, attached
 from translator.planners.components import ActiveComponents, Before, Unknown
 from translator.planners.edge import DEFAULT_EDGE, planned_edge
@@ -77,7 +77,7 @@ def plan(
     resolved = resolve(view, applied.candidates, applied.connect_timeout, options.ca_file)
     granted, refused = _claimed(view, gateway, target, options)
     # While nothing valid is known of a policy, its router is kept: pods that were to be the same again are not rolled.
-    entrance = _gateway(target, gateway, accepted or wanted, options)
+    entrance = _gateway(view, target, gateway, accepted or wanted, options)
     beside = router.beside(entrance.pods.router, accepted, applied)
     routing = Routing(
         target=target,
@@ -175,16 +175,17 @@ def _expected(target: Target, findings: list[Finding]) -> list[Finding]:
 
 
 def _gateway(
-    target: Target, found: ServiceGateway | None, asking: TrafficPolicy | None, options: Options
+    view: View, target: Target, found: ServiceGateway | None, asking: TrafficPolicy | None, options: Options
 ) -> GatewayPlan:
     port = found.spec.port if found else DEFAULT_PORT
+    reached = families.of_entrance(view, target)
     return GatewayPlan(
         name=names.gateway(target.ref),
-        address=found.spec.address if found else DEFAULT_ADDRESS,
+        address=families.address(view, found, reached, options),
         port=port,
         trusted_hops=options.trusted_hops,
         origin=Origin(found.ref, "spec") if found else Origin(target.ref, "metadata.name"),
-        pods=pods.pods(found, router.planned(asking, port)),
+        pods=pods.pods(found, router.planned(asking, port), reached),
         edge=planned_edge(found.spec.edge) if found else DEFAULT_EDGE,
         default_host=target.addresses.inside[0],
         name_backends=options.name_backends_in_errors,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from translator.objects.core import Endpoint as SliceEndpoint
 from translator.objects.core import EndpointSlice, Service, ServicePort
 from translator.objects.ref import CORE, Ref
-from translator.plan import Endpoint, EndpointSource, Protocol
+from translator.plan import Endpoint, EndpointSource, Families, Protocol
 from translator.planners.indexes import SLICES
 from translator.planners.options import listed
 from translator.planners.ports import MAIN_PORT, grpc_port, numbered, protocol_of, rest_port, with_tls
@@ -54,6 +55,7 @@ class ServiceState:
 
     main: PortState
     grpc: PortState | None
+    families: Families
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,22 @@ def _state(view: View, wanted: PortOf) -> ServiceState | Unusable:
     if main is None:
         return Unusable(f"{wanted.ref} has no port {_asked(wanted)}; its TCP ports: {_listed(tcp)}")
     grpc = None if len(ports) == 1 or protocol_of(main).http2 else grpc_port(ports)
-    return ServiceState(_port_state(view, service, main), _port_state(view, service, grpc) if grpc else None)
+    speaks_grpc = _port_state(view, service, grpc) if grpc else None
+    return ServiceState(_port_state(view, service, main), speaks_grpc, families_of(service))
 
 
 SERVICE_STATE: Derivation[PortOf, ServiceState | Unusable] = Derivation("service state", _state)
+
+
+def families_of(service: Service) -> Families:
+    """The IP families of a Service."""
+    return _families(service.spec.ip_families, service.spec.ip_family_policy or "")
+
+
+@lru_cache(64)
+def _families(families: tuple[str, ...], policy: str) -> Families:
+    """Nearly all Services have the same: they share one."""
+    return Families(families, policy)
 
 
 def _asked(wanted: PortOf) -> str:

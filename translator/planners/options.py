@@ -37,8 +37,9 @@ class Options:
     ``kserve_config_map`` (``<namespace>/<name>``, empty for none). ``cluster_domain`` ends the names of Services.
 
     ``allowed_hosts`` has for each namespace (``*`` for all) the patterns of hosts that it may claim: a name, or ``*.``
-    and a suffix. ``ca_file`` has the authorities, in the gateways' image, that backends are verified by where a policy
-    names none. ``selective``: only InferenceServices and Inferences of some labels are looked at.
+    and a suffix. ``gateway_address`` is where gateways listen whose ServiceGateway does not say it. ``ca_file`` has the
+    authorities, in the gateways' image, that backends are verified by where a policy names none. ``selective``: only
+    InferenceServices and Inferences of some labels are looked at.
     """
 
     domain: str | None = None
@@ -52,6 +53,7 @@ class Options:
     name_backends_in_errors: bool = False
     selective: bool = False
     ca_file: str = CA_FILE
+    gateway_address: str | None = None
 
     def allows_host(self, namespace: str, host: str) -> bool:
         """Whether the operator lets a namespace claim this host."""

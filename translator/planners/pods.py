@@ -5,15 +5,15 @@ from __future__ import annotations
 from translator.objects.gateway import Amounts, ServiceGateway
 from translator.objects.gateway import Resources as Given
 from translator.plan import Amounts as PlannedAmounts
-from translator.plan import Pods, Resources, Router
+from translator.plan import Families, Pods, Resources, Router
 
 
-def pods(gateway: ServiceGateway | None, router: Router | None) -> Pods:
+def pods(gateway: ServiceGateway | None, router: Router | None, families: Families | None) -> Pods:
     """The pods of a gateway; what nobody says is the operator's."""
     if gateway is None:
-        return Pods(router=router)
+        return Pods(router=router, families=families)
     given = gateway.spec.resources
-    return Pods(gateway.spec.replicas, None if given is None else _resources(given), router)
+    return Pods(gateway.spec.replicas, None if given is None else _resources(given), router, families)
 
 
 def _resources(given: Given) -> Resources:

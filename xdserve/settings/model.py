@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bootstrap.address import Address
 from bootstrap.router import IMAGE as ROUTER_IMAGE
+from translator.objects.fields import is_address
 from translator.objects.templates import DOMAIN_TEMPLATE, TemplateInvalid, domain_template, path_template
 from translator.planners.options import CA_FILE, CLUSTER_DOMAIN, KSERVE_CONFIG_MAP, URL_SCHEME
 from translator.planners.options import DOMAIN as DOMAIN_DEFAULT
@@ -70,6 +71,9 @@ class Settings(BaseSettings):
     gateway_xds_address: str | None = Field(
         None,
         description="Where gateways reach xDS; without it <release>.<namespace>.svc and the port of xds_address",
+    )
+    gateway_address: str | None = Field(
+        None, description="Where gateways listen; without it :: (IPv4 too) where the cluster has IPv6, else 0.0.0.0"
     )
     gateway_ca_file: str = Field(
         CA_FILE,
@@ -291,6 +295,13 @@ class Settings(BaseSettings):
     def _is_image(cls, value: str, info: ValidationInfo) -> str:
         if not IMAGE.fullmatch(value):
             raise wrong(f"an image, as in {cls.model_fields[str(info.field_name)].default}")
+        return value
+
+    @field_validator("gateway_address")
+    @classmethod
+    def _is_ip(cls, value: str | None) -> str | None:
+        if value is not None and not is_address(value):
+            raise wrong("an IP address, as in ::")
         return value
 
     @field_validator("gateway_ca_file")

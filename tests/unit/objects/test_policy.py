@@ -293,7 +293,7 @@ def test_a_gateway_is_read_whole():
     spec = gateway.spec
     assert (spec.hosts, spec.address, spec.port) == (("models.example.org", "*.example.org"), "127.0.0.1", 8081)
     spec = parse(changed(GATEWAY, "spec", {"targetRef": {"kind": "Service", "name": "x"}})).spec
-    assert (spec.hosts, spec.address, spec.port, spec.mode) == ((), "0.0.0.0", 8080, "Dedicated")
+    assert (spec.hosts, spec.address, spec.port, spec.mode) == ((), None, 8080, "Dedicated")
 
 
 @pytest.mark.parametrize(

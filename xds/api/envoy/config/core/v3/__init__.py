@@ -727,6 +727,8 @@ class SocketAddress(betterproto2.Message):
         3, betterproto2.TYPE_UINT32, optional=True, group="port_specifier"
     )
 
+    ipv4_compat: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+
 
 default_message_pool.register_message(
     "envoy.config.core.v3", "SocketAddress", SocketAddress
