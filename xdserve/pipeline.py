@@ -210,6 +210,11 @@ class Pipeline:
         """The targets that have another policy in force than at the last call; none before `remember`."""
         return self._inherited.drain()
 
+    def backends(self, target: Ref) -> Mapping[str, Backend]:
+        """The backends of a target's gateway, by name; none while it has no gateway."""
+        unit = self.units.get(target)
+        return unit.backends if unit is not None else {}
+
     # -- Resources out -------------------------------------------------------------------------------------------
 
     @property
