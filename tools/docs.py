@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import docs_backends
 import docs_edge
 import typer
 from markdown_tables import code, lines_of, oneline, table
@@ -85,6 +86,7 @@ VALUES = {
     "gateway_image": "an image",
     "router_image": "an image",
     "gateway_xds_address": "`HOST:PORT`",
+    "gateway_ca_file": "an absolute path",
     "release": "a name of Kubernetes",
 }
 """What may be given, where the type alone does not say it."""
@@ -332,6 +334,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "routerendpoints": router_endpoints,
     "routermetrics": router_metrics,
     "api": api,
+    "ports": docs_backends.ports,
     "edgelimits": docs_edge.limits,
     "retries": docs_edge.retries,
     "localreplies": docs_edge.answers,

@@ -331,7 +331,8 @@ class Pipeline:
             # The other's routes replace these in a moment; until then they hold their clusters.
             self._publisher.publish(gateway, (), remove)
         elif self._publisher.connected(gateway):
-            self._publisher.publish(gateway, [self._encode(envoy.route_configuration(gone(ref)))], remove)
+            answer = gone(ref, unserved=planned.unserved)
+            self._publisher.publish(gateway, [self._encode(envoy.route_configuration(answer))], remove)
         else:
             self.release(gateway)
 

@@ -233,6 +233,25 @@ async def test_a_backend_that_cannot_be_verified_keeps_its_share_and_harms_no_ot
         tap.check_tls()
 
 
+async def test_xdserve_serve_says_that_a_backend_cannot_be_reached(tmp_path, ca):
+    """With the interval of load reports that it has by itself: in the second report after the first request."""
+    (port,) = pick_ports(1)
+    context = server_context(Authority("stranger").service(NAME), tmp_path)
+    async with http_tapped("v2", context) as (_, tap):
+        with Serve(tmp_path) as serve:
+            models = [*backend("iris-predictor"), *backend("iris-v2", tap.port)]
+            serve.write("iris.yaml", isvc(), *models, entrance(port), to_v2(), bundle(ca))
+            await serve.started()
+            async with gateway(serve, tmp_path, port, ready=False) as started:
+                await started.envoy.wait_ready()
+
+                async def said():
+                    await started.ask()
+                    return ("BackendUnreachable", "spec.backends[0].ref") in await reasons(serve)
+
+                await wait_until(said, 40, "a finding", every=0.5)
+
+
 # -- A CA that comes, and one that changes ---------------------------------------------------------------------------
 
 

@@ -31,8 +31,7 @@ class Planned:
 
     ``accepted`` is the policy that is in force: the present one, or the last one that was valid. Without a gateway
     and a service the target is gone, another of its name has the gateway, or it is served by none; ``findings`` say so.
-    ``awaited`` is a
-    target that does not exist (or not as a target) and that something is attached to.
+    ``awaited`` is a target that does not exist (or not as a target) and that something is attached to.
     """
 
     gateway: GatewayPlan | None = None
@@ -45,6 +44,11 @@ class Planned:
     def superseded(self) -> bool:
         """Whether another target of its name has the gateway."""
         return self.service is None and any(found.reason is Reason.CONFLICTED for found in self.findings)
+
+    @property
+    def unserved(self) -> bool:
+        """Whether the target is there, in a mode that gateways do not serve."""
+        return self.service is None and any(found.reason is Reason.UNSUPPORTED_MODE for found in self.findings)
 
 
 def plan(view: View, ref: Ref, options: Options, last_good: TrafficPolicy | None = None) -> Planned:

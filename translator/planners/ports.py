@@ -10,14 +10,17 @@ from translator.plan import Protocol
 MAIN_PORT = 80
 """KServe gives a component's Service port 80 for the first container port."""
 
-_APP_PROTOCOLS = {
+APP_PROTOCOLS = {
     **dict.fromkeys(("kubernetes.io/h2c", "h2c", "http2", "grpc"), Protocol.H2C),
     **dict.fromkeys(("https", "tls", "wss", "kubernetes.io/wss"), Protocol.HTTPS),
 }
 """By appProtocol in lower case; any other one is HTTP. `http2` is as Istio has it: by plain text."""
 
-_GRPC_MARKS = ("grpc", "h2c")
+GRPC_MARKS = ("grpc", "h2c")
 """KServe marks a port whose name holds one of these with appProtocol ``kubernetes.io/h2c``."""
+
+TLS_MARKS = ("https", "tls")
+"""What the name of a port with TLS begins with."""
 
 _BY_NAME = {
     (False, False): Protocol.HTTP,
@@ -31,10 +34,10 @@ _BY_NAME = {
 def protocol_of(port: ServicePort) -> Protocol:
     """What a port speaks: its appProtocol says it, else its name."""
     if port.app_protocol:
-        return _APP_PROTOCOLS.get(port.app_protocol.lower(), Protocol.HTTP)
+        return APP_PROTOCOLS.get(port.app_protocol.lower(), Protocol.HTTP)
     name = port.name.lower()
-    http2 = name.startswith("http2") or any(mark in name for mark in _GRPC_MARKS)
-    return _BY_NAME[name.startswith(("https", "tls")), http2]
+    http2 = name.startswith("http2") or any(mark in name for mark in GRPC_MARKS)
+    return _BY_NAME[name.startswith(TLS_MARKS), http2]
 
 
 def rest_port(ports: Sequence[ServicePort]) -> ServicePort | None:
