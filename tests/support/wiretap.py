@@ -40,7 +40,7 @@ class Wiretap:
         try:
             other_reader, other = await asyncio.open_connection(HOST, self._to)
             await asyncio.gather(_copy(reader, other, sent), _copy(other_reader, writer, bytearray()))
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # `close` cancels; a cancelled callback of asyncio's would be logged
             pass
         finally:
             for one in filter(None, (writer, other)):
