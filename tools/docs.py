@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import docs_backends
 import docs_edge
 import docs_foreign
 import typer
@@ -86,9 +87,12 @@ VALUES = {
     "gateway_image": "an image",
     "router_image": "an image",
     "gateway_xds_address": "`HOST:PORT`",
+    "gateway_ca_file": "an absolute path",
     "release": "a name of Kubernetes",
     "kserve_config_map": "`NAMESPACE/NAME`",
-    "gateway_ca_file": "an absolute path",
+    "gateway_address": "an IP address",
+    "domain_template": "a template",
+    "path_template": "a template",
 }
 """What may be given, where the type alone does not say it."""
 
@@ -335,6 +339,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "routerendpoints": router_endpoints,
     "routermetrics": router_metrics,
     "api": api,
+    "ports": docs_backends.ports,
     "edgelimits": docs_edge.limits,
     "retries": docs_edge.retries,
     "localreplies": docs_edge.answers,

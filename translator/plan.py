@@ -340,6 +340,7 @@ class Reason(Enum):
     TARGET_NOT_FOUND = "TargetNotFound"
     BACKEND_NOT_FOUND = "BackendNotFound"
     BACKEND_NOT_READY = "BackendNotReady"
+    BACKEND_UNREACHABLE = "BackendUnreachable"
     REJECTED = "Rejected"
     REF_NOT_PERMITTED = "RefNotPermitted"
     INVALID_CA_CERTIFICATE_REF = "InvalidCACertificateRef"
@@ -365,6 +366,7 @@ CONDITION_OF: dict[Reason, Condition | None] = {
     Reason.BACKEND_NOT_READY: Condition.RESOLVED_REFS,
     Reason.REF_NOT_PERMITTED: Condition.RESOLVED_REFS,
     Reason.INVALID_CA_CERTIFICATE_REF: Condition.RESOLVED_REFS,
+    Reason.BACKEND_UNREACHABLE: None,
     Reason.FIELD_IGNORED: None,
     Reason.UNSUPPORTED_PROTOCOL: None,
     Reason.UNSUPPORTED_MODE: Condition.PROGRAMMED,

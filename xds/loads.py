@@ -80,6 +80,9 @@ class Delta(NamedTuple):
     errors: int
     dropped: int
     in_flight: int
+    unconnected: int = 0
+    """How many of the errors, at least, are of requests that got no connection. Of a stream's first report it is 0: its
+    errors may be of requests that were issued before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +195,7 @@ class Loads:
             if counters := self._counters(session.gateway, delta.cluster):
                 counters.add(delta)
                 session.in_flight[counters] = session.in_flight.get(counters, 0) + delta.in_flight
-                deltas.append(delta)
+                deltas.append(delta._replace(unconnected=_unconnected(delta, before.get(counters))))
         self._settle(session.gateway, before)
         self._tell(session.gateway, reported.seconds, deltas)
 
@@ -253,6 +256,11 @@ class Counters:
             dropped=self.dropped,
             in_flight=self.in_flight,
         )
+
+
+def _unconnected(delta: Delta, in_flight_before: int | None) -> int:
+    """An error is of a request that was issued since the last report, was in flight then, or got no connection."""
+    return 0 if in_flight_before is None else max(0, delta.errors - delta.issued - in_flight_before)
 
 
 def _sum(stats: ClusterStats) -> Delta:

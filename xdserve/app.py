@@ -40,6 +40,7 @@ from xdserve.sources import Change, SourceError
 from xdserve.sources.directory import SourceUnavailable
 from xdserve.state import ProgramState
 from xdserve.surroundings import OnDirectory, Parts, Surroundings
+from xdserve.unreachable import Unreachable
 
 logger = structlog.get_logger("xdserve")
 
@@ -147,6 +148,7 @@ class Program:
         )
         options = options_of(settings)
         self._pipeline = Pipeline(options, self._server, self, around.named())
+        self._unreachable = Unreachable(self._pipeline.backends, self._server.loads, self._ledger)
         judge = Judge(
             self._pipeline,
             self._server,
@@ -307,6 +309,7 @@ class Program:
     def found(self, owner: Ref, findings: Sequence[Finding]) -> None:
         """Put what planning found into the ledger."""
         self._ledger.say(owner, [entry(finding) for finding in findings])
+        self._unreachable.planned(owner)
         self._around.found(owner, findings)
 
     def failed(self, service: Ref, error: Exception) -> None:

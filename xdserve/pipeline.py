@@ -245,6 +245,11 @@ class Pipeline:
         """The targets that have a policy or components in force that they had not; none before `remember`."""
         return self._inherited.drain()
 
+    def backends(self, target: Ref) -> Mapping[str, Backend]:
+        """The backends of a target's gateway, by name; none while it has no gateway."""
+        unit = self.units.get(target)
+        return unit.backends if unit is not None else {}
+
     # -- Resources out -------------------------------------------------------------------------------------------
 
     @property
@@ -367,7 +372,8 @@ class Pipeline:
             # The other's routes replace these in a moment; until then they hold their clusters.
             self._publisher.publish(gateway, (), remove)
         elif self._publisher.connected(gateway):
-            self._publisher.publish(gateway, [self._encode(envoy.route_configuration(gone(ref)))], remove)
+            answer = gone(ref, unserved=planned.unserved)
+            self._publisher.publish(gateway, [self._encode(envoy.route_configuration(answer))], remove)
         else:
             self.release(gateway)
 

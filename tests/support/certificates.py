@@ -69,6 +69,10 @@ class Authority:
         names = [x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
         return self._pair(names, ExtendedKeyUsageOID.SERVER_AUTH, password=password)
 
+    def service(self, *hosts: str, expired: bool = False) -> Pair:
+        """A certificate for names in DNS, as a cluster's authority makes one for a Service."""
+        return self._pair([*map(x509.DNSName, hosts)], ExtendedKeyUsageOID.SERVER_AUTH, expired=expired)
+
     def client(self, *, uris=(), hosts=(), mails=(), expired: bool = False) -> Pair:
         """A client's certificate, with these alternative names."""
         names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, hosts), *map(x509.RFC822Name, mails)]

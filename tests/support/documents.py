@@ -38,6 +38,13 @@ def endpoints(service_name, port, *, number=0, ready=True, port_name=None):
     }
 
 
+def config_map(name, **data):
+    """A ConfigMap; `_` in a key stands for a dot."""
+    document = _object("v1", "ConfigMap", name, None)
+    del document["spec"]
+    return document | {"data": {key.replace("_", "."): text for key, text in data.items()}}
+
+
 def backend(service_name, *ports):
     """A Service with one endpoint for each of `ports`."""
     return [service(service_name), *(endpoints(service_name, port, number=at) for at, port in enumerate(ports))]

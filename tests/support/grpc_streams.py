@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, suppress
 
 import grpc.aio
 
+from tests.support.models import add_port
+
 HOST = "127.0.0.1"
 SERVICE = "/inference.GRPCInferenceService"
 CALL, STREAM = f"{SERVICE}/ModelInfer", f"{SERVICE}/ModelStreamInfer"
@@ -39,11 +41,11 @@ class GrpcStreamer:
             events.put_nowait(event.encode())
 
     @asynccontextmanager
-    async def serving(self):
-        """Serve inside the block, which gets the port."""
+    async def serving(self, *, tls=None):
+        """Serve inside the block, which gets the port; by TLS with a certificate (`certificates.Pair`)."""
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((self,))
-        port = server.add_insecure_port(f"{HOST}:0")
+        port = add_port(server, f"{HOST}:0", tls)
         await server.start()
         try:
             yield port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,14 +81,16 @@ class Model:
 
 
 @asynccontextmanager
-async def serve(model: Model, host: str = HOST, port: int = 0) -> AsyncIterator[int]:
+async def serve(
+    model: Model, host: str = HOST, port: int = 0, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     """Serve `model` inside the block, which gets the port."""
     runner = web.AppRunner(
         model.application(), access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS, shutdown_timeout=0.1
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
+        await web.TCPSite(runner, host, port, backlog=1024, ssl_context=tls).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

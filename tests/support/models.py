@@ -33,10 +33,13 @@ class Server:
 
 
 @asynccontextmanager
-async def model_server(variant, port=0):
-    """An HTTP model server; every answer names `variant` in the field `variant` and the header `x-variant`."""
+async def model_server(variant, port=0, *, tls=None):
+    """An HTTP model server; every answer names `variant` in the field `variant` and the header `x-variant`.
+
+    With an `ssl.SSLContext` it speaks TLS.
+    """
     model = Model(variant)
-    async with serve(model, HOST, port) as bound:
+    async with serve(model, HOST, port, tls=tls) as bound:
         yield Server(model, bound)
 
 
@@ -62,12 +65,12 @@ class GrpcModel:
 
 
 @asynccontextmanager
-async def grpc_model(variant, port=0, host=HOST):
-    """A gRPC model server (plain text HTTP/2)."""
+async def grpc_model(variant, port=0, host=HOST, *, tls=None):
+    """A gRPC model server, by TLS with a certificate (`certificates.Pair`)."""
     model = GrpcModel(variant)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((model,))
-    model.port = server.add_insecure_port(f"{host}:{port}")
+    model.port = add_port(server, f"{host}:{port}", tls)
     await server.start()
     try:
         yield model
@@ -75,9 +78,16 @@ async def grpc_model(variant, port=0, host=HOST):
         await server.stop(None)
 
 
-async def grpc_ask(port, method="/inference.GRPCInferenceService/ModelInfer", metadata=(), authority=None):
+def add_port(server, address, tls):
+    """A port of a server for gRPC, by TLS with a certificate."""
+    if tls is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, grpc.ssl_server_credentials([(tls.key, tls.certificate)]))
+
+
+async def grpc_ask(port, method="/inference.GRPCInferenceService/ModelInfer", metadata=(), authority=None, request=b""):
     """The name of the variant that answers a unary call; grpc.aio.AioRpcError if none does."""
     options = [("grpc.default_authority", authority)] if authority else None
     async with grpc.aio.insecure_channel(f"{HOST}:{port}", options=options) as channel:
-        answer = await channel.unary_unary(method)(b"", metadata=metadata, timeout=10)
+        answer = await channel.unary_unary(method)(request, metadata=metadata, timeout=10)
     return answer.decode()

@@ -26,6 +26,7 @@ from xdserve.rejections import Rejections
 from xdserve.series import GatewaySeries
 from xdserve.sources import Gone, Put, Source
 from xdserve.state import ProgramState
+from xdserve.unreachable import Unreachable
 
 HOST = "127.0.0.1"
 IRIS = "models/iris"
@@ -34,13 +35,15 @@ IRIS = "models/iris"
 class Plane:
     """A control plane on a loopback port; the reporter of its pipeline is itself."""
 
-    def __init__(self, *, linger=0.2, patience=15.0, options=None):
+    def __init__(self, *, linger=0.2, patience=15.0, options=None, load_interval=10.0):
         self.metrics = Metrics(process=False)
         self.ledger = Ledger(lambda: datetime.now(UTC), lambda ref: None)
         self.rejected = Rejections(self.ledger, self.metrics, lambda: datetime.now(UTC))
         observer = StreamObserver(self.metrics, self._left, self.rejected.say)
-        self.server = Server(Terms(identifier="test", linger=linger, patience=patience), observer)
+        terms = Terms(identifier="test", linger=linger, patience=patience)
+        self.server = Server(terms, observer, load_interval=load_interval)
         self.pipeline = Pipeline(options or Options(), self.server, self)
+        self.unreachable = Unreachable(self.pipeline.backends, self.server.loads, self.ledger)
         self.port = 0
 
     def put(self, *documents):
@@ -59,6 +62,7 @@ class Plane:
 
     def found(self, owner, findings):
         self.ledger.say(owner, [entry(finding) for finding in findings])
+        self.unreachable.planned(owner)
 
     def failed(self, service, error):
         raise error

@@ -9,10 +9,10 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 @asynccontextmanager
-async def stub_server(handle):
+async def stub_server(handle, *, tls=None):
     """Serve HTTP/1.1 by `await handle(head, writer)` for each request, which was read whole; the block gets the port.
 
-    The connection ends when the handler returns False.
+    The connection ends when the handler returns False. With an `ssl.SSLContext` it speaks TLS.
     """
     tasks = set()
 
@@ -30,7 +30,7 @@ async def stub_server(handle):
         finally:
             writer.close()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0, backlog=4096)
+    server = await asyncio.start_server(connection, "127.0.0.1", 0, backlog=4096, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -24,8 +24,10 @@ def block(text: str, language: str, containing: str) -> str:
     return next(found for found in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if containing in found)
 
 
-def test_the_policy_of_the_readme_is_one() -> None:
-    assert isinstance(parse(yaml.safe_load(block(README, "yaml", "TrafficPolicy"))), TrafficPolicy)
+@pytest.mark.parametrize("path", ["README.md", "docs/backends.md"])
+def test_the_policies_of_the_documents_are_some(path: str) -> None:
+    text = block((ROOT / path).read_text(), "yaml", "TrafficPolicy")
+    assert isinstance(parse(yaml.safe_load(text)), TrafficPolicy)
 
 
 def test_the_settings_of_the_documents_are_some(tmp_path: Path) -> None:

@@ -144,6 +144,27 @@ def test_what_is_in_flight_goes_with_the_stream_and_counters_stay():
     assert loads.reports(GATEWAY) == {STABLE: load(6, 2, 2, in_flight=1)}
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "unconnected"),
+    [
+        (locality(), locality(errors=9), 9),
+        (locality(), locality(issued=5, errors=5), 0),
+        (locality(issued=2, in_flight=2), locality(errors=2), 0),
+        (locality(issued=2, in_flight=2), locality(issued=1, errors=5), 2),
+        (locality(), locality(issued=4, successes=4, errors=3), 0),
+        (None, locality(errors=9), 0),
+    ],
+    ids=["no connection", "answers of 500", "broken streams", "some of each", "never too many", "the first report"],
+)
+def test_errors_without_a_connection_are_told_from_those_of_requests_that_were_issued(before, now, unconnected):
+    loads, _ = make()
+    stream, told = session(loads), []
+    stream.receive(request(*(cluster(STABLE, before) for _ in range(before is not None))))
+    loads.subscribe(GATEWAY, told.append)
+    stream.receive(request(cluster(STABLE, now)))
+    assert told[0].deltas[0].unconnected == unconnected
+
+
 def test_a_cluster_that_a_report_leaves_out_has_nothing_in_flight():
     loads, _ = make()
     stream = session(loads)

@@ -48,6 +48,11 @@ class Planned:
         """Whether another target of its name has the gateway."""
         return self.service is None and any(found.reason is Reason.CONFLICTED for found in self.findings)
 
+    @property
+    def unserved(self) -> bool:
+        """Whether the target is there, in a mode that gateways do not serve."""
+        return self.service is None and any(found.reason is Reason.UNSUPPORTED_MODE for found in self.findings)
+
 
 def plan(
     view: View,

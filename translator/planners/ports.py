@@ -10,11 +10,17 @@ from translator.plan import Protocol
 MAIN_PORT = 80
 """KServe gives a component's Service port 80 for the first container port."""
 
-_APP_PROTOCOLS = {
+APP_PROTOCOLS = {
     **dict.fromkeys(("kubernetes.io/h2c", "h2c", "http2", "grpc"), Protocol.H2C),
     **dict.fromkeys(("https", "tls", "wss", "kubernetes.io/wss"), Protocol.HTTPS),
 }
 """By appProtocol in lower case; any other one is HTTP. `http2` is as Istio has it: by plain text."""
+
+GRPC_MARKS = ("grpc", "h2c")
+"""KServe marks a port whose name holds one of these with appProtocol ``kubernetes.io/h2c``."""
+
+TLS_MARKS = ("https", "tls")
+"""What the name of a port with TLS begins with."""
 
 _BY_NAME = {
     (False, False): Protocol.HTTP,
@@ -28,11 +34,10 @@ _BY_NAME = {
 def protocol_of(port: ServicePort) -> Protocol:
     """What a port speaks: its appProtocol says it, else its name."""
     if port.app_protocol:
-        return _APP_PROTOCOLS.get(port.app_protocol.lower(), Protocol.HTTP)
+        return APP_PROTOCOLS.get(port.app_protocol.lower(), Protocol.HTTP)
     name = port.name.lower()
-    # KServe marks a port whose name holds one of the two with appProtocol kubernetes.io/h2c.
-    http2 = "grpc" in name or "h2c" in name or name.startswith("http2")
-    return _BY_NAME[name.startswith(("https", "tls")), http2]
+    http2 = name.startswith("http2") or GRPC_MARKS[0] in name or GRPC_MARKS[1] in name
+    return _BY_NAME[name.startswith(TLS_MARKS), http2]
 
 
 def rest_port(ports: Sequence[ServicePort]) -> ServicePort | None:

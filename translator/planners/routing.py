@@ -242,10 +242,11 @@ def _no_grpc_share(candidate: Candidate) -> Finding:
     return Finding(candidate.origin, Reason.UNSUPPORTED_PROTOCOL, message)
 
 
-def gone(service: Ref) -> ServicePlan:
-    """What a gateway does after its target is gone, until its Envoys are too."""
+def gone(service: Ref, *, unserved: bool = False) -> ServicePlan:
+    """What a gateway does after its target is gone, or is served by none any more, until its Envoys are gone too."""
     origin = Origin(service, "metadata.name")
-    reply = _error("NotFound", f"{service.name} is gone")
+    said = "is in a mode that gateways do not serve" if unserved else "is gone"
+    reply = _error("NotFound", f"{service.name} {said}")
     route = Route("gone", _ANY, reply, _NO_BACKEND, origin)
     host = Host("others", (ANY_HOST,), (route,))
     return ServicePlan(service, names.gateway(service), (host,), (), origin)
