@@ -91,6 +91,7 @@ VALUES = {
     "release": "a name of Kubernetes",
     "kserve_config_map": "`NAMESPACE/NAME`",
     "gateway_address": "an IP address",
+    "url_scheme": "`http` `https`",
     "domain_template": "a template",
     "path_template": "a template",
 }

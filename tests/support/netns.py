@@ -28,6 +28,9 @@ from pathlib import Path
 SUBNET = ip_network("10.89.0.0/16")
 """Its addresses are local, each of them, without being added: a server may bind any."""
 
+SUBNET_OF_IPV6 = ip_network("fd89::/64")
+"""Its addresses are local once they are added."""
+
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x4000_0000, 0x1000_0000  # from <linux/sched.h>
 _CAP_SYS_ADMIN = 21  # from <linux/capability.h>
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C  # <linux/sockios.h>
@@ -43,7 +46,7 @@ class Network:
     """A context: inside it, this thread is in a network namespace that was made for it."""
 
     def __enter__(self):
-        self._addresses = iter(SUBNET.hosts())
+        self._addresses, self._number = iter(SUBNET.hosts()), 0
         with ExitStack() as stack:
             machine = os.open(_OURS, os.O_RDONLY)
             stack.callback(os.close, machine)
@@ -64,6 +67,11 @@ class Network:
     def address(self):
         """An address that this network has not given to anyone yet."""
         return str(next(self._addresses))
+
+    def ipv6_address(self):
+        """An address of IPv6 that this network has not given to anyone yet."""
+        self._number += 1
+        return add_ipv6(self._number)
 
     def outside(self, function, *arguments):
         """What `function` gives in the machine's network: called in a thread that stayed there."""
@@ -131,6 +139,15 @@ def bring_up(interface, address, mask, *, label=None):
         for request, given in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, mask)):
             packed = struct.pack("16sHH4s16x", (label or interface).encode(), socket.AF_INET, 0, given.packed)
             fcntl.ioctl(control, request, packed)
+
+
+def add_ipv6(number):
+    """An address of IPv6 that is local in this thread's network from now on."""
+    address = SUBNET_OF_IPV6[number]
+    packed = struct.pack("=16sIi", address.packed, 128, socket.if_nametoindex("lo"))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFADDR, packed)
+    return str(address)
 
 
 def unshare_network():
