@@ -82,7 +82,8 @@ async def test_a_gateway_is_made_for_the_families_of_its_service_and_reached_by_
             for ask in (http1, http2):
                 reply = await ask(PORT, "/v1/models/iris", to=host)
                 assert reply.status == 200, (host, reply)
-        assert {(await http1(PORT, "/v1/models/iris", to=V6)).header("x-variant") for _ in range(40)} == set(wanted)
+        # The slices of both families have the same pods: those of the cluster's first family are asked.
+        assert {(await http1(PORT, "/v1/models/iris", to=V6)).header("x-variant") for _ in range(20)} == {wanted[0]}
         assert await replica.ready()
         assert _version(cluster) == applied, "what is there is what was wanted: nothing is applied again"
 

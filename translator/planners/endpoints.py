@@ -69,9 +69,22 @@ def endpoints(view: View, source: EndpointSource | Endpoint) -> tuple[Endpoint, 
     """The endpoints to send to: those ready, or while none is, those that still serve while terminating."""
     if isinstance(source, Endpoint):
         return (source,)
+    slices: tuple[EndpointSlice, ...] = view.find(SLICES, (source.namespace, source.service))
+    return _endpoints_of(_of_one_family(view, slices), source) or _endpoints_of(slices, source)
+
+
+def _of_one_family(view: View, slices: tuple[EndpointSlice, ...]) -> Sequence[EndpointSlice]:
+    """Slices of two families have the same pods, and not every pod of a gateway reaches both: the cluster's first."""
+    if len({found.address_type for found in slices}) < 2:
+        return slices
+    first = view.derive(FAMILIES, CLUSTER).families[:1]
+    return [found for found in slices if found.address_type in first]
+
+
+def _endpoints_of(slices: Iterable[EndpointSlice], source: EndpointSource) -> tuple[Endpoint, ...]:
     ready: dict[Endpoint, None] = {}
     leaving: dict[Endpoint, None] = {}
-    for found in view.find(SLICES, (source.namespace, source.service)):
+    for found in slices:
         for port in _numbers(found, source.port):
             _collect(found, port, ready, leaving)
     return tuple(ready or leaving)
@@ -127,6 +140,17 @@ def _state(view: View, wanted: PortOf) -> ServiceState | Unusable:
 
 
 SERVICE_STATE: Derivation[PortOf, ServiceState | Unusable] = Derivation("service state", _state)
+
+
+def _of_cluster(view: View, cluster: Ref) -> Families:
+    found = view.get(cluster, Service)
+    return Families() if isinstance(found, Absent) else families_of(found)
+
+
+CLUSTER = Ref(CORE, Service.KIND, "default", "kubernetes")
+"""The cluster's own Service, which has the primary family of all Services."""
+
+FAMILIES: Derivation[Ref, Families] = Derivation("IP families of the cluster", _of_cluster)
 
 
 def families_of(service: Service) -> Families:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from translator.objects.core import Service
 from translator.objects.gateway import IPV4_ANY, IPV6_ANY, ServiceGateway
-from translator.objects.ref import CORE, Ref
 from translator.plan import Families
-from translator.planners.endpoints import SERVICE_STATE, Unusable, families_of
+from translator.planners.endpoints import CLUSTER, FAMILIES, SERVICE_STATE, Unusable
 from translator.planners.options import Options
 from translator.planners.target import Target
-from translator.view import Absent, Derivation, View
+from translator.view import View
 
 IPV6 = "IPv6"
 
-CLUSTER = Ref(CORE, Service.KIND, "default", "kubernetes")
-"""The cluster's own Service, which has the primary family of all Services."""
-
 _SINGLE = frozenset({"", "SingleStack"})
-
-
-def _of_cluster(view: View, cluster: Ref) -> Families:
-    found = view.get(cluster, Service)
-    return Families() if isinstance(found, Absent) else families_of(found)
-
-
-FAMILIES: Derivation[Ref, Families] = Derivation("IP families of the cluster", _of_cluster)
 
 
 def of_entrance(view: View, target: Target) -> Families | None:

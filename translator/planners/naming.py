@@ -110,7 +110,10 @@ NAMING: Derivation[Asked, Naming] = Derivation("naming", _naming)
 
 
 class _Said:
-    """What KServe's ConfigMap says; what cannot be read is not said, and is a problem."""
+    """What KServe's ConfigMap says; what cannot be read is not said, and is a problem.
+
+    As in Go, the names of fields may be written in any case.
+    """
 
     def __init__(self, view: View, ref: Ref | None) -> None:
         self.problems: list[str] = []
@@ -126,11 +129,11 @@ class _Said:
         if not isinstance(fields, dict):
             self.problems.append(f"found {show(fields)}, allowed a map")
             return {}
-        return fields
+        return {str(field).lower(): value for field, value in fields.items()}
 
     def read(self, field: str, parse: Callable[[str], T]) -> T | None:
         """What a field says; None where it says nothing."""
-        value = self._fields.get(field)
+        value = self._fields.get(field.lower())
         if not value:
             return None
         if not isinstance(value, str):

@@ -23,6 +23,7 @@ from xdserve.kube.wanted import (
     key,
     leads_elsewhere,
     ours,
+    possible,
     same,
     target_of,
     tells_of,
@@ -137,7 +138,7 @@ class Maker:
         self, target: Ref, port: int, wanted: Manifest, held: dict[str, str], seen: Mapping[str, Found | None]
     ) -> bool:
         """Apply a manifest, if what there is is another; never over what is somebody else's. Not over what is going."""
-        kind = wanted["kind"]
+        kind, found = wanted["kind"], None
         if kind not in held or kind in _ALWAYS_READ:
             found = seen[kind] if kind in seen else await self._parts.get(wanted)
             if found is not None and not ours(wanted, found):
@@ -150,7 +151,8 @@ class Maker:
             if found is not None and leads_elsewhere(wanted, found) and not self._listens(target, port):
                 self.waiting.add(target)
                 return True
-        self._has(target, wanted, await self._parts.apply(wanted), held)
+        fitting = wanted if found is None else possible(wanted, found)
+        self._has(target, wanted, await self._parts.apply(fitting), held)
         logger.info("applied", object=title(wanted))
         return True
 

@@ -304,7 +304,7 @@ class OnKubernetes:
         if owner in self._failed:
             self._failed.discard(owner)
             self._provisioner.mended(owner.namespace)
-        if owner.group != XDSERVE:
+        if owner.group != XDSERVE and owner.kind != ConfigMap.KIND:
             self._reporter.mark_gateway(names.gateway(owner))
             self._want(owner)
 

@@ -86,7 +86,16 @@ def version(found: Found) -> str:
 
 def same(wanted: Manifest, found: Found) -> bool:
     """Whether an object of the cluster has all that is wanted, and stays; what others add does not count."""
-    return not ending(found) and _has(wanted, found)
+    return not ending(found) and _has(possible(wanted, found), found)
+
+
+def possible(wanted: Manifest, found: Found) -> Manifest:
+    """As much of a manifest as what is there can become: the first IP family of a Service stays as long as it lives."""
+    mine, theirs = ((one.get("spec") or {}).get("ipFamilies") for one in (wanted, found))
+    if not mine or not theirs or mine[0] == theirs[0]:
+        return wanted
+    kept = {name: found["spec"][name] for name in ("ipFamilies", "ipFamilyPolicy") if name in found["spec"]}
+    return wanted | {"spec": wanted["spec"] | kept}
 
 
 def rolls(wanted: Manifest, found: Found) -> bool:

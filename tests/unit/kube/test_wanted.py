@@ -15,7 +15,7 @@ from translator.objects import parse
 from translator.objects.ref import Origin, Ref
 from translator.plan import GatewayPlan
 from translator.planners.edge import DEFAULT_EDGE
-from xdserve.kube.wanted import ANNOTATION, ours, same, target_of, wanted
+from xdserve.kube.wanted import ANNOTATION, ours, possible, same, target_of, wanted
 from xdserve.settings import Provision
 
 REF = Ref("serving.kserve.io", "InferenceService", "models", "iris")
@@ -69,6 +69,25 @@ def test_what_the_apiserver_adds_does_not_count(one):
     assert same(one, found)
     assert ours(one, found)
     assert target_of(found) == REF
+
+
+def entrance_of(families, policy="PreferDualStack"):
+    """A Service of some families."""
+    (one,) = (one for one in MADE if one["kind"] == "Service")
+    return one | {"spec": one["spec"] | {"ipFamilies": families, "ipFamilyPolicy": policy}}
+
+
+def test_the_first_family_of_a_service_stays_for_good():
+    both = entrance_of(["IPv4", "IPv6"])
+    for there in (entrance_of(["IPv6"], "SingleStack"), entrance_of(["IPv6", "IPv4"])):
+        assert same(both, there)
+        assert possible(both, there) == there
+    for there in (entrance_of(["IPv4"], "SingleStack"), entrance_of(["IPv4"])):
+        assert not same(both, there)
+        assert possible(both, there) == both
+    (plain,) = (one for one in MADE if one["kind"] == "Service")
+    assert same(plain, both)
+    assert possible(plain, both) == plain
 
 
 @given(st.data())
