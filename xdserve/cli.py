@@ -168,10 +168,11 @@ def translate(
     _check_paths("PATH", *paths)
     options = _options(given)
 
+    from xdserve.offline import display
     from xdserve.offline import translate as run
 
     result = run(paths, gateway, options)
-    _print(_text(result.resources, output))
+    _print(display.serialized(result.resources, as_json=output is Output.JSON))
     for finding in result.findings:
         print(finding, file=sys.stderr)
     raise typer.Exit(int(not result.well))
@@ -428,17 +429,6 @@ def _loaded(load: Callable[[], S]) -> S:
         for line in error.lines:
             _say(line)
         raise typer.Exit(USAGE) from None
-
-
-def _text(resources: Any, output: Output) -> str:  # noqa: ANN401 - plain data of any shape
-    if output is Output.JSON:
-        import json
-
-        return json.dumps(resources, indent=2, ensure_ascii=False) + "\n"
-    import yaml
-
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return str(yaml.dump(resources, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _check_gateway(gateway: str) -> None:

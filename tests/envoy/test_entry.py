@@ -31,7 +31,7 @@ ADDED, READY, END = 50, 350, 550
 
 @dataclass(frozen=True)
 class Component:
-    """What is added: as the spec has it, its Service, what is asked, and what is said while it is waited for."""
+    """A component that is added: as the spec has it, its Service, what is asked, and what is said while it is waited for."""
 
     field: str
     spec: dict
@@ -83,7 +83,7 @@ class Scene:
         await self.serve.started()
 
     async def told(self):
-        """Whether it is said that requests go on as before."""
+        """True if a finding says that requests go on as before."""
         errors = [error for error in await self.serve.errors() if error["field"] == self.component.field]
         return [error["message"].rpartition("; ")[2] for error in errors] == [self.component.meanwhile]
 

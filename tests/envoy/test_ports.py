@@ -84,13 +84,13 @@ async def test_a_canary_without_grpc_gets_no_share_of_grpc_calls_and_it_is_said(
 
 
 async def called(port):
-    """Who answers many calls, over a few connections."""
+    """The variants that answer many calls over a few connections."""
     async with grpc.aio.insecure_channel(f"{HOST}:{port}") as channel:
         call = channel.unary_unary(CALL)
         return Counter(await asyncio.gather(*(call(b"", timeout=20) for _ in range(CALLS))))
 
 
 async def errors(plane):
-    """What `/debug/errors` says."""
+    """The entries of `/debug/errors`."""
     async with plane.admin() as address, aiohttp.request("GET", f"http://{address}/debug/errors") as reply:
         return json.loads(await reply.text())

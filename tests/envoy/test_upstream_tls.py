@@ -59,7 +59,7 @@ async def gateway_to(folder, port, *documents, **how):
 
 
 def findings(started, reason):
-    """What is said for a reason, by object and field."""
+    """The messages of a reason, by object and field."""
     entries = [dated.entry for dated in started.plane.ledger if dated.entry.reason == reason]
     return {f"{entry.object} {entry.field}": entry.message for entry in entries}
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -153,3 +154,11 @@ def _change_data(change: Change) -> dict[str, Any]:
     if change.verb is Verb.CHANGED:
         data["diff"] = change.lines()
     return data
+
+
+def serialized(resources: object, *, as_json: bool) -> str:
+    """Plain data as JSON or YAML."""
+    if as_json:
+        return json.dumps(resources, indent=2, ensure_ascii=False) + "\n"
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(resources, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120))
