@@ -31,7 +31,7 @@ ADDED, READY, END = 50, 350, 550
 
 @dataclass(frozen=True)
 class Component:
-    """A component that is added: as the spec has it, its Service, what is asked, and what is said while it is waited for."""
+    """A component that is added: as the spec has it, its Service, what is asked, and what is said while it waits."""
 
     field: str
     spec: dict
