@@ -227,6 +227,11 @@ class Named:
         changed, self._changed = self._changed, {}
         return list(changed)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether one of those that are always asked for has no answer."""
+        return not self._always <= self._answered
+
     def answer(self, ref: Ref) -> bool:
         """Something is known of an object now; whether that was awaited."""
         if ref.kind not in self.kinds:

@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -269,22 +269,26 @@ class Program:
         """Plan without delay when idle; what comes while planning is a set, so that it coalesces."""
         await self._source.synced.wait()
         with _much_that_stays():
+            # What is read for all plans: without it each would be made twice.
+            await self._hear(lambda: self._around.named().unknown, plan=False)
             await self._pass()
-            await self._hear()
+            await self._hear(lambda: bool(self._pipeline.waiting), plan=True)
         self._pipeline.open()
         self._open()
         while True:
             await self._work.wait()
             await self._pass()
 
-    async def _hear(self) -> None:
-        """Plan what waits for objects that are asked for by name, as they come."""
+    async def _hear(self, waits: Callable[[], bool], *, plan: bool) -> None:
+        """Wait for objects that are asked for by name; with `plan` what waits for one is planned as it comes."""
         until = time.monotonic() + ANSWERS_SECONDS
-        while self._pipeline.waiting and (left := until - time.monotonic()) > 0:
+        while waits() and (left := until - time.monotonic()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._work.wait()
-            await self._pass()
+            self._work.clear()
+            if plan:
+                await self._pass()
 
     async def _pass(self) -> None:
         """Do all there is to do, and let streams go on between slices."""

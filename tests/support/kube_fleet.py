@@ -16,13 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support import chart
 from tests.support.cluster import NAME, SAMPLE
 from tests.support.kube_objects import path
+from translator.planners.options import KSERVE_CONFIG_MAP
 from xdserve.kube.calls import MERGE, Calls
 
 AT_ONCE = 16
 
 
 OWN = "own "
-"""Before resources of xdserve's own namespace: its Lease, its Secret, what replicas tell each other."""
+"""Before resources of xdserve's own namespace, as its Lease and its Secret, and of KServe's."""
+
+KSERVE = KSERVE_CONFIG_MAP.partition("/")[0]
 
 
 class Audit:
@@ -48,7 +51,7 @@ class Audit:
             if event["auditID"] not in self._seen and "objectRef" in event:
                 self._seen.add(event["auditID"])
                 about = event["objectRef"]
-                whose = OWN if about.get("namespace") == chart.NAMESPACE else ""
+                whose = OWN if about.get("namespace") in {chart.NAMESPACE, KSERVE} else ""
                 what = "/".join(filter(None, (about["resource"], about.get("subresource"))))
                 self._made[event["verb"], whose + what] += 1
         self._read = end
