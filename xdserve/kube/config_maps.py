@@ -49,7 +49,7 @@ class Timing(NamedTuple):
     every: float = 50.0
     first_retry: float = 1.0
     patience: float = 10.0
-    """How long what has never been got is waited for; after that it counts as not readable."""
+    """How long the first answer is waited for, from the first request on; after that it counts as not readable."""
     request: float = 5.0
     rate: float = 50.0
     burst: float = 200.0
@@ -136,7 +136,7 @@ class ConfigMaps:
     def _follow(self) -> None:
         """Take up what has been named, drop what is not any more, and find what is due."""
         now = self._clock()
-        forgotten = [ref for ref in self._named.drain() if not self._followed(ref, now)]
+        forgotten = [ref for ref in self._named.drain() if not self._followed(ref)]
         if forgotten:
             self._feed.apply([Gone(ref) for ref in forgotten])
         while self._due and self._due[0][0] <= now:
@@ -144,12 +144,11 @@ class ConfigMaps:
             if ref in self._states and self._states[ref].due == due and ref not in self._asking:
                 self._turns.add(ref)
 
-    def _followed(self, ref: Ref, now: float) -> bool:
+    def _followed(self, ref: Ref) -> bool:
         """Whether an object is named, or is of no concern here; what was known of it is forgotten if not."""
         if ref in self._named:
             if ref not in self._states:
                 self._states[ref] = _State()
-                self._unanswered[ref] = now + self._timing.patience
                 self._turns.add(ref)
             return True
         self._unanswered.pop(ref, None)
@@ -169,6 +168,8 @@ class ConfigMaps:
         ref = self._turns.take()
         if ref in self._states and ref not in self._asking:
             self._asking.add(ref)
+            if self._states[ref].said is None:
+                self._unanswered.setdefault(ref, self._clock() + self._timing.patience)
             tasks.create_task(self._read(ref, self._states[ref]))
 
     async def _read(self, ref: Ref, state: _State) -> None:

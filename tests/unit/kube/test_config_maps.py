@@ -185,12 +185,23 @@ async def test_one_that_was_never_got_is_given_up_in_time(world):
 
 
 async def test_an_apiserver_that_hangs_is_given_up_too():
-    async with World(SOON._replace(at_once=1)).running() as world:
+    async with World(SOON._replace(at_once=1, request=0.05)).running() as world:
         for ref in (CA, OTHER):
             world.apiserver.hold(ref)
         world.name(CA, OTHER)
         await wait_until(lambda: world.feed.broken.keys() == {CA, OTHER})
         assert world.apiserver.most_at_once == 1
+
+
+async def test_one_that_waits_for_its_turn_is_not_given_up():
+    async with World(SOON._replace(every=60.0, rate=50.0, burst=1.0, patience=0.1)).running() as world:
+        many = [config_map("ca", f"team-{number}") for number in range(30)]
+        for ref in many:
+            world.apiserver.put(ref)
+        world.name(*many)
+        await wait_until(lambda: not world.named.awaited)
+        assert world.feed.objects.keys() == set(many)
+        assert not world.feed.broken
 
 
 async def test_what_nobody_names_any_more_is_forgotten(world):
