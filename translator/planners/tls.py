@@ -50,7 +50,7 @@ def _bundle(view: View, wanted: CaOf) -> str | NoCa:
         return NoCa(f"{wanted.ref} has {len(text)} characters in {wanted.key}, allowed are {MOST_CA_BYTES}")
     try:
         return _certificates(text)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):  # each certificate has a version; one of another is no ValueError
         return NoCa(f"{wanted.ref} has no certificates in {wanted.key} that can be read (PEM)")
 
 
@@ -58,7 +58,7 @@ def _certificates(text: str) -> str:
     """The certificates alone: what else a file holds, as a private key, is told to nobody.
 
     Raises:
-        ValueError: there are none, or one cannot be read.
+        ValueError, x509.InvalidVersion: there are none, or one cannot be read.
     """
     found = x509.load_pem_x509_certificates(text.encode())
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

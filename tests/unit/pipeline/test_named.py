@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 
 from tests.support.certificates import Authority
@@ -19,9 +21,15 @@ CA, OTHER = (Ref(CORE, "ConfigMap", "models", name) for name in ("ca", "other"))
 PEM = Authority().certificate.decode()
 
 
-def config_map(ref):
+def config_map(ref, text=PEM):
     meta = {"name": ref.name, "namespace": ref.namespace}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": PEM}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": text}}
+
+
+def of_version_9(pem):
+    """A certificate with a version that X.509 does not have."""
+    der = ssl.PEM_cert_to_DER_cert(pem).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1)
+    return ssl.DER_cert_to_PEM_cert(der)
 
 
 def believing(*names):
@@ -108,6 +116,15 @@ def test_what_is_named_again_later_is_asked_for_again(run):
     run.gone(CA)  # as the one who asks says
     run.put(believing("ca"))
     assert run.pipeline.waiting == {TARGET}
+
+
+def test_a_certificate_of_an_unknown_version_is_no_ca(run):
+    run.put(believing("ca"))
+    run.put(config_map(CA))
+    run.put(config_map(CA, of_version_9(PEM)))
+    assert "ca.crt that can be read" in str(run.reasons())
+    run.put(config_map(CA))
+    assert not run.reasons()
 
 
 def test_where_nothing_is_asked_for_by_name_nothing_waits():
