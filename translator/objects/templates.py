@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from translator.objects.errors import show
@@ -56,8 +56,17 @@ def _values(parts: Sequence[str], number: int, text: str, known: dict[str, str])
         if text.startswith(part):
             yield from _values(parts, number + 1, text[len(part) :], known)
         return
-    for end in range(1, len(text) + 1):
+    for end in _ends(parts, number, text, known):
         yield from _values(parts, number + 1, text[end:], known | {parts[number]: text[:end]})
+
+
+def _ends(parts: Sequence[str], number: int, text: str, known: Mapping[str, str]) -> Iterable[int]:
+    """Where a variable can end: at one place if all after it is known, so that long names cost little."""
+    after = [known.get(part) if at % 2 else part for at, part in enumerate(parts) if at > number]
+    if None in after:
+        return range(1, len(text) + 1)
+    end = len(text) - sum(map(len, filter(None, after)))
+    return (end,) if end > 0 else ()
 
 
 def domain_template(text: str) -> Template:

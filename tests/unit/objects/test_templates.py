@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from translator.objects import templates
 from translator.objects.templates import DOMAIN_TEMPLATE, TemplateInvalid, domain_template, path_template
 
 WORD = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
@@ -31,6 +32,15 @@ def test_a_host_of_another_form_is_nobodys():
     assert not list(template.values_of("iris.models.example.com", {"IngressDomain": "example.com"}))
     assert not list(template.values_of("iris-models.example.org", {"IngressDomain": "example.com"}))
     assert len(list(template.values_of("-".join("a" * 100) + ".example.com", {"IngressDomain": "example.com"}))) > 90
+
+
+def test_a_host_with_many_dashes_costs_a_step_for_each(monkeypatch):
+    steps, step = [], templates._values
+    monkeypatch.setattr(templates, "_values", lambda *args: steps.append(args) or step(*args))
+    host = ".".join(["-".join("a" * 32)] * 3) + ".example.com"
+    found = list(domain_template(DOMAIN_TEMPLATE).values_of(host, {"IngressDomain": "example.com"}))
+    assert len(found) == 93
+    assert len(steps) < 1_000
 
 
 @pytest.mark.parametrize(
