@@ -43,13 +43,16 @@ def protocol_of(port: ServicePort) -> Protocol:
 def rest_port(ports: Sequence[ServicePort]) -> ServicePort | None:
     """The port for REST; None if there is no port.
 
-    Port 80, else the first port named ``http*``, else the first one; of those that do not speak gRPC, if there are any.
+    Port 80, else the first port named ``http*``, else the first one; of those that do not speak gRPC. If all do, it is
+    the first of them, where gRPC goes too.
     """
     if len(ports) == 1:
         return ports[0]
-    rest = [port for port in ports if not protocol_of(port).http2] or list(ports)
+    rest = [port for port in ports if not protocol_of(port).http2]
+    if not rest:
+        return next(iter(ports), None)
     named = (port for port in rest if port.name.lower().startswith("http"))
-    return numbered(rest, MAIN_PORT) or next(named, None) or next(iter(rest), None)
+    return numbered(rest, MAIN_PORT) or next(named, None) or rest[0]
 
 
 def grpc_port(ports: Sequence[ServicePort]) -> ServicePort | None:
