@@ -89,9 +89,11 @@ VALUES = {
     "gateway_xds_address": "`HOST:PORT`",
     "gateway_ca_file": "an absolute path",
     "release": "a name of Kubernetes",
+    "allowed_hosts": "a map of lists; as flag or variable `NAMESPACE=HOST` words",
     "kserve_config_map": "`NAMESPACE/NAME`",
     "gateway_address": "an IP address",
     "url_scheme": "`http` `https`",
+    "domain": "a DNS name",
     "domain_template": "a template",
     "path_template": "a template",
 }
@@ -107,7 +109,7 @@ def values(field: FieldInfo) -> str:
     if low is not None:
         return f"{low}..{high}"
     names = {bool: "`true` `false`", Address: "`HOST:PORT`", str: "a DNS name", Path | None: "a path"}
-    return names.get(kind, "a map of lists; as flag or variable `NAMESPACE=HOST` words")
+    return names[kind]
 
 
 def commands() -> str:
