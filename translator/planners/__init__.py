@@ -154,7 +154,7 @@ def _applied(
     if not applied.invalid:
         return applied, wanted
     if last_good is None or last_good.ref != wanted.ref:
-        served, accepted = policy.without(target), None
+        served, accepted = policy.refused(target, applied), None
     else:
         served, accepted = policy.apply(view, target, last_good, options), last_good
     return replace(served, findings=(), invalid=applied.invalid), accepted

@@ -98,6 +98,12 @@ def without(target: Target) -> Applied:
     return Applied(target.candidates, (rule,), _of_components(target), CONNECT_TIMEOUT)
 
 
+def refused(target: Target, applied: Applied) -> Applied:
+    """A target whose policy is not in force. What that speaks TLS to is not spoken to in plain text all the same."""
+    secured = {name: found for name, found in applied.candidates.items() if name in target.candidates and found.by_tls}
+    return replace(without(target), candidates={**target.candidates, **secured})
+
+
 def apply(view: View, target: Target, policy: TrafficPolicy, options: Options) -> Applied:
     """A target with a policy; names in splits that nothing has make it invalid, with the field's path."""
     spec = policy.spec

@@ -38,6 +38,11 @@ class Candidate:
     keeps_share: bool = False
     meanwhile: str = ""
 
+    @property
+    def by_tls(self) -> bool:
+        """Whether a policy says that it is spoken to by TLS."""
+        return self.trust is not None or (self.protocol is not None and self.protocol.tls)
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -195,7 +200,7 @@ def _grpc(view: View, candidate: Candidate, state: ServiceState, main: Backend) 
     A policy that says TLS of the backend alone (no ``trust``) does not mean a gRPC port that speaks plain text.
     """
     found = state.grpc or _borrowed(view, candidate, main)
-    only_tls = candidate.trust is None and candidate.protocol is not None and candidate.protocol.tls
+    only_tls = candidate.trust is None and candidate.by_tls
     return None if found is not None and only_tls and not found.protocol.tls else found
 
 
