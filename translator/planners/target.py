@@ -11,7 +11,7 @@ from translator.objects.ref import Origin, Ref
 from translator.plan import Backend, EndpointSource, Finding, Protocol, Reason, Tls
 from translator.planners.components import ActiveComponents
 from translator.planners.endpoints import SERVICE_STATE, PortOf, PortState, ServiceState, Unusable
-from translator.planners.tls import DEFAULT_TRUST, NoCa, Trust, ca_of
+from translator.planners.tls import DEFAULT_TRUST, MOST_CA_BYTES_OF_SERVICE, NoCa, Trust, ca_of
 from translator.view import View
 
 
@@ -63,6 +63,12 @@ class Variant:
     def speaks_grpc(self) -> bool:
         """True if gRPC calls can be sent to it; also if it does not exist yet, so that nobody knows."""
         return self.grpc.protocol.http2 or not self.exists
+
+    @property
+    def ca_bytes(self) -> int:
+        """How many bytes of certificates its clusters carry."""
+        made = (self.backend,) if self.grpc is self.backend else (self.backend, self.grpc)
+        return sum(len(one.tls.ca) for one in made if one.tls and one.tls.ca)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +141,12 @@ class Resolved:
 
 def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: int, ca_file: str) -> Resolved:
     """Look up every candidate; one that does not exist or is not ready is a finding."""
-    resolved = Resolved()
+    resolved, carried = Resolved(), 0
     for candidate in candidates.values():
         found = variant(view, candidate, connect_timeout, ca_file) if candidate.exists else None
+        if isinstance(found, Variant) and found.ca_bytes:
+            carried += found.ca_bytes
+            found = found if carried <= MOST_CA_BYTES_OF_SERVICE else _TOO_MANY
         if isinstance(found, Variant):
             resolved.variants[candidate.name] = found
             if not found.ready:
@@ -152,6 +161,9 @@ def resolve(view: View, candidates: Mapping[str, Candidate], connect_timeout: in
         if candidate.keeps_share or isinstance(found, NoCa):
             resolved.variants[candidate.name] = _nowhere(candidate, connect_timeout)
     return resolved
+
+
+_TOO_MANY = NoCa(f"the backends up to this one carry more than {MOST_CA_BYTES_OF_SERVICE} bytes of CAs")
 
 
 def _not_ready(candidate: Candidate, found: Variant) -> Finding:

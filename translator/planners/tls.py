@@ -16,6 +16,9 @@ from translator.view import Absent, Derivation, View
 MOST_CA_BYTES = 512 << 10
 """Of certificates in one bundle. Each cluster that believes them carries them; all public authorities are 220 KB."""
 
+MOST_CA_BYTES_OF_SERVICE = 1 << 20
+"""Of certificates in all clusters of a service: a policy of 10 KB has 64 backends, and each may name a large bundle."""
+
 _RIGHT = "is not readable; a cluster gives the right by the chart value rbac.configMaps"
 
 
