@@ -76,7 +76,7 @@ leader's work, but every replica may become the leader.
 - apiGroups: [""]
   resources: [serviceaccounts]
   verbs: [get, list, create, patch, delete]
-# The bootstrap of a gateway. No list: ConfigMaps of others are not read.
+# The bootstrap of a gateway. No list: of others those are read that a caRef names.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch, delete]
