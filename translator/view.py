@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar, cast
@@ -310,6 +311,10 @@ class Readers:
         return True
 
 
+_FAILED = object()
+"""In place of a value that could not be computed."""
+
+
 class Derived:
     """The derived values that somebody reads, and the way from changed keys to the readers they concern."""
 
@@ -320,8 +325,8 @@ class Derived:
 
     def value(self, key: Key, derivation: Derivation[Any, T]) -> T:
         """The value under a key, computed if nobody has asked yet."""
-        held = self._values.get(key)
-        return cast(T, held[1]) if held is not None else self._compute(key, derivation)
+        _, held = self._values.get(key, (derivation, _FAILED))
+        return cast(T, held) if held is not _FAILED else self._compute(key, derivation)
 
     def record(self, reader: Hashable, keys: Iterable[Key]) -> None:
         """Say all that a reader read last; values that nobody reads any more are dropped."""
@@ -336,9 +341,15 @@ class Derived:
                 held = self._values.get(cast(Key, reader))
                 if held is None:
                     affected.add(reader)
-                elif self._compute(cast(Key, reader), held[0]) != held[1]:
+                elif self._changes(cast(Key, reader), *held):
                     queue.append(cast(Key, reader))
         return affected
+
+    def _changes(self, key: Key, derivation: Derivation[Any, Any], before: object) -> bool:
+        """Whether a value is another now. A failure is met by its readers, each by itself, when they ask for it."""
+        with suppress(Exception):
+            return bool(self._compute(key, derivation) != before)
+        return True
 
     def dependants(self, key: Key) -> set[Hashable]:
         """The readers of a key, themselves or by derived values, be those the same or not."""
@@ -364,10 +375,12 @@ class Derived:
         return False
 
     def _compute(self, key: Key, derivation: Derivation[Any, T]) -> T:
-        view = View(self._objects, self)
-        value = derivation.compute(view, key[1])
-        self._values[key] = (derivation, value)
-        self.record(key, view.reads)
+        view, value = View(self._objects, self), cast(T, _FAILED)
+        try:
+            value = derivation.compute(view, key[1])
+        finally:
+            self._values[key] = (derivation, value)
+            self.record(key, view.reads)
         return value
 
     def _drop(self, unread: set[Key]) -> None:

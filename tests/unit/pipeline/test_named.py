@@ -11,6 +11,7 @@ from tests.support.documents import backend, isvc, policy
 from tests.unit.pipeline.recorder import Recorder, Run
 from translator.objects import Ref, parse
 from translator.objects.ref import CORE, KSERVE
+from translator.planners import tls
 from translator.planners.components import ActiveComponents
 from translator.planners.options import Options
 from translator.view import OBJECT, Derivation, Derived, Named, Objects, View
@@ -123,6 +124,21 @@ def test_a_certificate_of_an_unknown_version_is_no_ca(run):
     run.put(config_map(CA))
     run.put(config_map(CA, of_version_9(PEM)))
     assert "ca.crt that can be read" in str(run.reasons())
+    run.put(config_map(CA))
+    assert not run.reasons()
+
+
+def test_a_fault_of_ours_in_what_a_config_map_makes_stays_with_its_readers(run, monkeypatch):
+    def fails(text):
+        raise ZeroDivisionError
+
+    run.put(believing("ca"))
+    run.put(config_map(CA))
+    with monkeypatch.context() as patch:
+        patch.setattr(tls, "_certificates", fails)
+        run.put(config_map(CA, f"renewed {PEM}"))
+        assert "internal error" in str(run.reasons())
+        assert run.split(GATEWAY) == {"b-ca": 1}
     run.put(config_map(CA))
     assert not run.reasons()
 

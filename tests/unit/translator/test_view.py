@@ -28,9 +28,10 @@ def derived(objects):
 
 def read(objects, derived, reader, derivation, argument):
     view = View(objects, derived)
-    value = view.derive(derivation, argument)
-    derived.record(reader, view.reads)
-    return value
+    try:
+        return view.derive(derivation, argument)
+    finally:
+        derived.record(reader, view.reads)
 
 
 class TestObjects:
@@ -132,6 +133,17 @@ class TestDerived:
         assert computed == [WEB]
         assert self.put(objects, derived, {}) == {"one", "two", "three"}
         assert computed == [WEB, WEB]
+
+    def test_a_value_that_cannot_be_computed_is_its_readers_failure_until_it_can(self, objects, derived):
+        fragile = Derivation("fragile", lambda view, name: 1 / view.derive(READY, name))
+        above = Derivation("above", lambda view, name: view.derive(fragile, name))
+        for ready in (False, True, False):
+            assert self.put(objects, derived, {"10.0.0.1": ready}) == ({"reader"} if derived._values else set())
+            if ready:
+                assert read(objects, derived, "reader", above, WEB) == 1
+            else:
+                with pytest.raises(ZeroDivisionError):
+                    read(objects, derived, "reader", above, WEB)
 
     def test_what_nobody_reads_any_more_is_dropped(self, objects, derived):
         read(objects, derived, "reader", BOTH, (WEB, API))
