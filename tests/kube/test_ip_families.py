@@ -11,6 +11,7 @@ from tests.support.documents import isvc, service
 from tests.support.kube import Apiserver
 from tests.support.kube_seed import CRDS
 from tests.support.model import Model, serve
+from tests.support.netns import bindable
 from tests.support.pod import Pod
 from tests.support.processes import Children
 from tests.support.requests import http1, http2
@@ -67,7 +68,9 @@ async def test_a_gateway_is_made_for_the_families_of_its_service_and_reached_by_
     cluster = Cluster(apiserver, namespace, tmp_path, network)
     async with AsyncExitStack() as stack:
         where = {}
-        for family, address in (("IPv4", network.address()), ("IPv6", network.ipv6_address())):
+        v6 = network.ipv6_address()
+        await wait_until(lambda: bindable(v6), 10, "the address of IPv6 to be there", 0.01)
+        for family, address in (("IPv4", network.address()), ("IPv6", v6)):
             where[family] = address, await stack.enter_async_context(serve(Model(family), address, 0))
         apiserver.apply(*documents(namespace, wanted, policy, where), namespace=namespace)
         children = stack.enter_context(Children(tmp_path))

@@ -150,6 +150,16 @@ def add_ipv6(number):
     return str(address)
 
 
+def bindable(address):
+    """True once an address of IPv6 that was added can be listened at: the kernel takes a moment."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def unshare_network():
     """Put this thread into a new network."""
     _unshare(_CLONE_NEWNET)
